@@ -1,0 +1,1 @@
+"""Frames, messages and channels between the supervisor and its children."""

@@ -1,0 +1,245 @@
+"""A channel on an asyncio loop: the supervisor's end. It never waits.
+
+Reading: the loop calls us when there are bytes; we read once, feed the decoder
+and hand each message on. One read a turn, so that a peer that floods us gets
+its share of the loop and no more.
+
+Writing: what the kernel takes at once is gone at once, without a task switch;
+that is the whole hand-over of a job. What it does not take waits in a bounded
+buffer. A peer that lets the buffer fill up is not reading: that is reported like
+any other broken channel.
+
+Why not asyncio's streams: they have no descriptor passing, and they cost two
+task switches a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, TypeVar
+
+from ipc import fds
+from ipc.errors import ChannelBroken, ChannelClosed, IpcError, ProtocolError
+from ipc.frames import MAX_FRAME_BYTES, FrameDecoder, Need, encode_frame
+from ipc.messages import Decoder, Message, encode
+
+M = TypeVar("M")
+
+READ_BYTES: Final = 64 * 1024
+
+# What may wait for a peer that is slow to read: two of the largest frames, so
+# that one large message never makes a healthy peer look dead.
+MAX_WAITING_BYTES: Final = 2 * MAX_FRAME_BYTES
+
+# Descriptors nobody announced yet. More than this is a peer that sends them for
+# the sake of filling our table.
+_MAX_UNCLAIMED: Final = 16
+
+
+class AsyncChannel(Generic[M]):
+    """Send without waiting, be told of each message that arrives.
+
+    Args:
+        loop: the loop that everything runs on.
+        sock: a connected stream socket; owned by the channel from here on.
+        decoder: for the messages that arrive here.
+        on_message: called with each message and its descriptors, which are the
+            callee's to close. Must not raise.
+        on_end: called once, when no more will come: with None at a clean end of
+            stream, else with what went wrong. The channel still has to be closed.
+
+    Runs on: the loop, every method.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        decoder: Decoder[M],
+        *,
+        on_message: Callable[[M, list[int]], None],
+        on_end: Callable[[IpcError | None], None],
+    ) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._decoder = decoder
+        self._on_message = on_message
+        self._on_end = on_end
+        self._frames = FrameDecoder()
+        self._descriptors: deque[int] = deque()
+        self._waiting: deque[tuple[bytes, tuple[int, ...]]] = deque()
+        self._waiting_bytes = 0
+        self._ended = False
+        self._closed = False
+        sock.setblocking(False)
+        loop.add_reader(self._fd, self._readable)
+
+    @property
+    def ended(self) -> bool:
+        """True once ``on_end`` was called or the channel was closed."""
+        return self._ended or self._closed
+
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """Send *message*, or leave it in the buffer until the peer reads.
+
+        The descriptors are duplicated where they must wait; the caller may close
+        its own as soon as this returns.
+
+        Raises:
+            ProtocolError: it is over the frame limit. Nothing was sent.
+            ChannelClosed: this end was closed.
+            ChannelBroken: the peer is gone, or does not read. ``on_end`` follows.
+        """
+        if self._closed:
+            raise ChannelClosed("this end of the channel was closed")
+        data = encode_frame(encode(message), len(descriptors))
+        if self._waiting:
+            self._queue(data, tuple(os.dup(fd) for fd in descriptors))
+            return
+        try:
+            sent = self._write(data, descriptors)
+        except OSError as exc:
+            raise self._broken(exc) from exc
+        if sent < len(data):
+            left = () if sent else tuple(os.dup(fd) for fd in descriptors)
+            self._queue(data[sent:], left)
+
+    def drain_received(self) -> None:
+        """Read and hand on whatever the kernel holds. For a peer that has died.
+
+        A dead peer's last words are in the socket when its death is known. They
+        are read first, so that what it had said counts.
+        """
+        while not self.ended:
+            if not self._read_once():
+                return
+
+    def close(self) -> None:
+        """Close the socket and every descriptor that nobody took. May be called again."""
+        if self._closed:
+            return
+        self._closed = True
+        self._loop.remove_reader(self._fd)
+        self._loop.remove_writer(self._fd)
+        self._sock.close()
+        fds.close_all(self._descriptors)
+        self._descriptors.clear()
+        for _, descriptors in self._waiting:
+            fds.close_all(descriptors)
+        self._waiting.clear()
+
+    # ── reading ──────────────────────────────────────────────────────────────
+
+    def _readable(self) -> None:
+        self._read_once()
+
+    def _read_once(self) -> bool:
+        """Read once; say whether it is worth reading again."""
+        try:
+            data, received, dropped = fds.receive_with_descriptors(self._sock, READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as exc:
+            self._end(ChannelBroken(f"the peer is gone: {exc.strerror}"))
+            return False
+        self._descriptors.extend(received)
+        self._frames.feed(data)
+        try:
+            self._hand_on(dropped)
+        except ProtocolError as exc:
+            self._end(exc)
+        return not self.ended
+
+    def _hand_on(self, dropped: bool) -> None:
+        while not self._closed:
+            frame = self._frames.next_frame()
+            if frame is Need.NOTHING:
+                self._end(None)
+                return
+            if isinstance(frame, Need):
+                if len(self._descriptors) > _MAX_UNCLAIMED:
+                    raise ProtocolError("the peer sends descriptors that it does not announce")
+                return
+            if len(self._descriptors) < frame.descriptors and not dropped:
+                raise ProtocolError(
+                    f"{frame.descriptors} descriptors announced, {len(self._descriptors)} came"
+                )
+            # Where the kernel dropped some (EMFILE here), the message still
+            # counts; its receiver sees that they are missing.
+            count = min(frame.descriptors, len(self._descriptors))
+            mine = [self._descriptors.popleft() for _ in range(count)]
+            try:
+                message = self._decoder.decode(frame.payload)
+            except ProtocolError:
+                fds.close_all(mine)
+                raise
+            self._on_message(message, mine)
+
+    # ── writing ──────────────────────────────────────────────────────────────
+
+    def _write(self, data: bytes, descriptors: Sequence[int]) -> int:
+        try:
+            if descriptors:
+                return fds.send_with_descriptors(self._sock, data, descriptors)
+            return self._sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+
+    def _queue(self, data: bytes, descriptors: tuple[int, ...]) -> None:
+        self._waiting.append((data, descriptors))
+        self._waiting_bytes += len(data)
+        if self._waiting_bytes > MAX_WAITING_BYTES:
+            error = ChannelBroken(f"the peer leaves {self._waiting_bytes} bytes unread")
+            self._end_soon(error)
+            raise error
+        if len(self._waiting) == 1:
+            self._loop.add_writer(self._fd, self._writable)
+
+    def _writable(self) -> None:
+        while self._waiting:
+            data, descriptors = self._waiting[0]
+            try:
+                sent = self._write(data, descriptors)
+            except OSError as exc:
+                self._end(ChannelBroken(f"the peer is gone: {exc.strerror}"))
+                return
+            if sent == 0:
+                return
+            fds.close_all(descriptors)
+            self._waiting_bytes -= sent
+            if sent < len(data):
+                self._waiting[0] = (data[sent:], ())
+                return
+            self._waiting.popleft()
+        self._loop.remove_writer(self._fd)
+
+    # ── the end ──────────────────────────────────────────────────────────────
+
+    def _broken(self, exc: OSError) -> ChannelBroken:
+        error = ChannelBroken(f"the peer is gone: {exc.strerror}")
+        # What the peer said before it went is still to be read, so a failed send
+        # ends the channel only after the reader has come to the end by itself.
+        # A peer that only closed its reading half would never get there: hence
+        # the call on the next turn.
+        self._end_soon(error)
+        return error
+
+    def _end_soon(self, error: ChannelBroken) -> None:
+        def end() -> None:
+            self.drain_received()
+            self._end(error)
+
+        self._loop.call_soon(end)
+
+    def _end(self, error: IpcError | None) -> None:
+        if self.ended:
+            return
+        self._ended = True
+        self._loop.remove_reader(self._fd)
+        self._loop.remove_writer(self._fd)
+        self._on_end(error)

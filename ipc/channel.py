@@ -1,0 +1,124 @@
+"""A channel for code that may block: the children's end.
+
+One socket, a decoder fed from it, and a lock around sending. Receiving has no
+lock: one thread at a time reads, and which one that is, is the business of
+whoever owns the channel (see ``supervisor.child.control``).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+from ipc import fds
+from ipc.errors import ChannelBroken, ChannelClosed, ProtocolError
+from ipc.frames import FrameDecoder, Need, encode_frame
+from ipc.messages import Decoder, Message, encode
+
+M = TypeVar("M")
+
+# One read. Larger than any control message, so that a read takes what there is.
+READ_BYTES = 64 * 1024
+
+
+class BlockingChannel(Generic[M]):
+    """Send messages, receive messages, wait while the peer is slow.
+
+    Args:
+        sock: a connected stream socket; owned by the channel from here on.
+        decoder: for the messages that arrive here.
+    """
+
+    def __init__(self, sock: socket.socket, decoder: Decoder[M]) -> None:
+        self._sock = sock
+        self._decoder = decoder
+        self._frames = FrameDecoder()
+        self._descriptors: deque[int] = deque()
+        self._send_lock = threading.Lock()
+        self._closed = False
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor, -1 once closed."""
+        return self._sock.fileno()
+
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """Send *message*; return when the kernel has all of it.
+
+        Runs on: any thread.
+
+        Raises:
+            ProtocolError: it is over the frame limit.
+            ChannelClosed: this end was closed.
+            ChannelBroken: the peer is gone.
+        """
+        data = encode_frame(encode(message), len(descriptors))
+        with self._send_lock:
+            try:
+                if descriptors:
+                    sent = fds.send_with_descriptors(self._sock, data, descriptors)
+                    data = data[sent:]
+                    if not data:
+                        return
+                self._sock.sendall(data)
+            except OSError as exc:
+                raise self._gone(exc) from exc
+
+    def receive(self) -> tuple[M, list[int]] | None:
+        """Wait for the next message; None at the end of the stream.
+
+        The descriptors that came with it are the caller's to close.
+
+        Raises:
+            ProtocolError: what came is no message.
+            ChannelClosed: this end was closed.
+            ChannelBroken: the peer is gone in the middle of a frame.
+        """
+        while True:
+            taken = self.next_buffered()
+            if taken is Need.NOTHING:
+                return None
+            if not isinstance(taken, Need):
+                return taken
+            self._fill()
+
+    def next_buffered(self) -> tuple[M, list[int]] | Need:
+        """Return a message that was read already, or say why there is none. Never waits."""
+        frame = self._frames.next_frame()
+        if isinstance(frame, Need):
+            return frame
+        if len(self._descriptors) < frame.descriptors:
+            raise ProtocolError(
+                f"{frame.descriptors} descriptors announced, {len(self._descriptors)} came"
+            )
+        mine = [self._descriptors.popleft() for _ in range(frame.descriptors)]
+        try:
+            return self._decoder.decode(frame.payload), mine
+        except ProtocolError:
+            fds.close_all(mine)
+            raise
+
+    def _fill(self) -> None:
+        try:
+            data, received, _ = fds.receive_with_descriptors(self._sock, READ_BYTES)
+        except ConnectionResetError:
+            data, received = b"", []
+        except OSError as exc:
+            raise self._gone(exc) from exc
+        self._descriptors.extend(received)
+        self._frames.feed(data)
+
+    def close(self) -> None:
+        """Close the socket and every descriptor that nobody took. May be called again."""
+        self._closed = True
+        self._sock.close()
+        fds.close_all(self._descriptors)
+        self._descriptors.clear()
+
+    def _gone(self, exc: OSError) -> ChannelBroken | ChannelClosed:
+        if self._closed:
+            return ChannelClosed("this end of the channel was closed")
+        return ChannelBroken(f"the peer is gone: {os.strerror(exc.errno or 0)}")

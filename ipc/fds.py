@@ -1,0 +1,130 @@
+"""File descriptors: passing them, and carrying large payloads in one.
+
+A payload that does not fit into a frame travels in a memfd: anonymous memory
+with a descriptor (memfd_create(2)). The sender seals it, so the receiver may
+read it without fear that it shrinks or changes under its hands. The receiver
+trusts none of that and asks the kernel for the seals first: a descriptor that a
+child sends could as well be a pipe that never delivers.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from ipc.errors import ChannelBroken, PayloadTooLarge, ProtocolError
+from ipc.frames import MAX_FRAME_DESCRIPTORS
+
+# Linux numbers (linux/fcntl.h). Python's fcntl has the names on Linux only.
+_F_ADD_SEALS: Final = 1033
+_F_GET_SEALS: Final = 1034
+_SEALS: Final = 0x1 | 0x2 | 0x4 | 0x8  # seal, shrink, grow, write
+
+# A payload above this leaves the frame: the socket buffer of a Unix socket holds
+# about 200 KiB by default, and a send into it must not wait for the reader.
+INLINE_BYTES: Final = 64 * 1024
+
+_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(MAX_FRAME_DESCRIPTORS * array.array("i").itemsize)
+
+
+def channel_pair() -> tuple[socket.socket, socket.socket]:
+    """Return two connected stream sockets, closed on exec.
+
+    Raises:
+        OSError: EMFILE or ENFILE, when there are no descriptors left.
+    """
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+
+
+def close_all(descriptors: Iterable[int]) -> None:
+    """Close each of *descriptors*; one that is closed already is passed over."""
+    for fd in descriptors:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
+def send_with_descriptors(sock: socket.socket, data: bytes, descriptors: Sequence[int]) -> int:
+    """Send the beginning of *data* together with *descriptors*; return how much went out.
+
+    The descriptors travel with the first byte, so a short write has sent them all.
+    """
+    rights = array.array("i", descriptors)
+    return sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+
+
+def receive_with_descriptors(sock: socket.socket, size: int) -> tuple[bytes, list[int], bool]:
+    """Read up to *size* bytes and the descriptors beside them.
+
+    Returns:
+        The bytes (empty at the end of the stream), the descriptors, which are
+        the caller's to close, and whether the kernel had to drop some because
+        this process may open no more.
+    """
+    flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+    data, ancillary, msg_flags, _ = sock.recvmsg(size, _ANCILLARY_BYTES, flags)
+    received = array.array("i")
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            whole = len(content) - len(content) % received.itemsize
+            received.frombytes(content[:whole])
+    return data, list(received), bool(msg_flags & socket.MSG_CTRUNC)
+
+
+def write_memory(payload: bytes | memoryview, name: str = "greenroom") -> int:
+    """Put *payload* into sealed memory and return its descriptor, the caller's to close.
+
+    Without ``memfd_create`` (macOS) an unlinked temporary file is used; it cannot
+    be sealed.
+    """
+    if not hasattr(os, "memfd_create"):
+        fd, path = tempfile.mkstemp(prefix=name)
+        os.unlink(path)
+    else:
+        fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        rest = memoryview(payload)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+        if hasattr(os, "memfd_create"):
+            fcntl.fcntl(fd, _F_ADD_SEALS, _SEALS)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def read_memory(fd: int, *, max_bytes: int, what: str = "a payload") -> bytearray:
+    """Return what the sealed memory behind *fd* holds. Does not close it.
+
+    Raises:
+        ProtocolError: it is not sealed memory.
+        PayloadTooLarge: it holds more than *max_bytes*.
+    """
+    if sys.platform == "linux":
+        try:
+            seals = fcntl.fcntl(fd, _F_GET_SEALS)
+        except OSError as exc:
+            raise ProtocolError("the peer sent a descriptor that is no sealed memory") from exc
+        if seals & _SEALS != _SEALS:
+            raise ProtocolError("the peer sent memory that it can still change")
+    size = os.fstat(fd).st_size
+    if size > max_bytes:
+        raise PayloadTooLarge(what, size, max_bytes)
+    # Read straight into the object that is handed on: the payload is in memory
+    # twice (the memfd and this) and never three times.
+    content = bytearray(size)
+    view = memoryview(content)
+    offset = 0
+    while offset < size:
+        count = os.preadv(fd, [view[offset:]], offset)
+        if count == 0:
+            raise ChannelBroken("the peer's memory ended early")
+        offset += count
+    return content

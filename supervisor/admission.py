@@ -1,0 +1,77 @@
+"""May this server take one more job? Pure.
+
+The answer is given from figures that include every place that was promised
+already: a job counts from the moment it was admitted, not from the moment it
+runs. Two requests at once can therefore not both take the last place.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the decision is made from.
+
+    Args:
+        draining: the server is going down.
+        ready: at least one worker could be warmed, or is.
+        load: as the load function said, 0.0 to 1.0; None when it does not answer.
+        load_threshold: at or above it no job is admitted; infinite turns it off.
+        unseen_jobs: jobs admitted since the load was measured, which the figure
+            cannot contain yet. 0 for a load function of the user: it is asked
+            anew for each request and sees every promised job in ``active_jobs``.
+        active_jobs: jobs that run or were promised.
+        max_jobs: ceiling on ``active_jobs``; None for none.
+        cpus: CPUs that the load is a share of.
+    """
+
+    draining: bool
+    ready: bool
+    load: float | None
+    load_threshold: float
+    unseen_jobs: int = 0
+    active_jobs: int = 0
+    max_jobs: int | None = None
+    cpus: int = 1
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why not: ``reason`` is one of draining, not ready, max_jobs, load."""
+
+    reason: str
+    detail: str = ""
+
+
+def refuse(standing: Standing) -> Refusal | None:
+    """Return why one more job cannot be taken, or None if it can."""
+    if standing.draining:
+        return Refusal("draining")
+    if not standing.ready:
+        return Refusal("not ready", "no worker is warm and setup keeps failing")
+    if standing.max_jobs is not None and standing.active_jobs >= standing.max_jobs:
+        return Refusal("max_jobs", f"{standing.active_jobs} of {standing.max_jobs}")
+    if math.isinf(standing.load_threshold):
+        return None
+    if standing.load is None:
+        return Refusal("load", "load_fnc does not answer")
+    expected = standing.load + standing.unseen_jobs * share_of_one_job(standing)
+    if expected >= standing.load_threshold:
+        return Refusal("load", f"{expected:.2f} of {standing.load_threshold:g}")
+    return None
+
+
+def share_of_one_job(standing: Standing) -> float:
+    """Return the load that one more job is expected to bring.
+
+    What the running ones bring on average; where there is nothing to go by, a
+    twentieth of a CPU, which is what a voice agent takes.
+    """
+    seen = standing.active_jobs - standing.unseen_jobs
+    least = 0.05 / standing.cpus
+    if seen > 0 and standing.load:
+        return max(least, standing.load / seen)
+    return least

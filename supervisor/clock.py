@@ -1,0 +1,20 @@
+"""The monotonic clock, in one place.
+
+CLOCK_MONOTONIC is the same for every process of the machine, so a moment that a
+worker sends can be compared with one that was read here. Wall-clock time is
+asked for only where a person reads it.
+"""
+
+from __future__ import annotations
+
+import time
+
+
+def monotonic() -> float:
+    """Return seconds on CLOCK_MONOTONIC."""
+    return time.monotonic()
+
+
+def wall() -> float:
+    """Return seconds since the epoch: for timestamps that people read, never for waiting."""
+    return time.time()

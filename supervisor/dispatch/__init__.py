@@ -1,0 +1,1 @@
+"""Where job requests come from."""

@@ -1,0 +1,123 @@
+"""What a dispatcher and a server promise each other.
+
+A dispatcher brings job requests. It offers each to the server, gets an
+:class:`Answer`, and, when the answer is yes, starts the job through the
+:class:`Place` that was kept for it, or gives the place back. Offering and
+starting are two steps because some dispatchers (LiveKit's) tell only later
+whether the job really comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from supervisor.handle import JobHandle
+from supervisor.job import AcceptArguments, JobInfo
+from supervisor.stats import PoolStats
+
+
+class Place(Protocol):
+    """A place that the server keeps for one accepted job. Use it exactly once."""
+
+    @property
+    def job(self) -> JobInfo:
+        """The job, with what ``accept`` was given."""
+        ...
+
+    def start(self, *, url: str = "", token: str = "") -> JobHandle[Any]:
+        """Hand the job over; *url* and *token* let it join its room."""
+        ...
+
+    def give_back(self) -> None:
+        """The job does not come after all."""
+        ...
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the server says to an offer.
+
+    Args:
+        place: the place that is kept, if the answer is yes.
+        reason: why not: ``"draining"``, ``"load"``, ``"max_jobs"``, ``"not ready"``
+            (not admitted) or ``"rejected"`` (``on_request`` said no).
+        detail: the figures or the text behind the reason.
+        terminate: ``on_request`` wants the job dropped, not offered to others.
+    """
+
+    place: Place | None = None
+    reason: str = ""
+    detail: str = ""
+    terminate: bool = False
+
+    @property
+    def accepted(self) -> bool:
+        """True if a place is kept."""
+        return self.place is not None
+
+    @property
+    def arguments(self) -> AcceptArguments:
+        """What ``accept`` was given."""
+        assert self.place is not None, "only an accepted offer has arguments"
+        return self.place.job.accept_arguments
+
+
+class Host(Protocol):
+    """The server, as a dispatcher sees it. Every method runs on the server's loop."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def draining(self) -> bool: ...
+    @property
+    def load(self) -> float: ...
+    @property
+    def active_jobs(self) -> list[JobInfo]: ...
+
+    async def offer(self, job: JobInfo) -> Answer:
+        """Ask whether the server takes *job*. Always answers, within seconds, never raises."""
+        ...
+
+    def stats(self) -> PoolStats: ...
+
+    def status(self) -> dict[str, Any]:
+        """Return what ``status`` and ``/worker`` show, as plain data."""
+        ...
+
+    def begin_drain(self, timeout: float | None = ...) -> None:
+        """Begin the drain that a SIGTERM would begin; *timeout* overrides drain_timeout."""
+        ...
+
+    def not_ready(self) -> str | None:
+        """Return why the server takes no jobs now, or None if it does."""
+        ...
+
+
+class Dispatcher(Protocol):
+    """A source of job requests."""
+
+    @property
+    def connected(self) -> bool:
+        """True while requests can arrive."""
+        ...
+
+    async def start(self, host: Host) -> None:
+        """Begin to take requests.
+
+        Raises:
+            SupervisorError: it cannot; one sentence, for the operator.
+        """
+        ...
+
+    def drain_began(self) -> None:
+        """The server takes no new jobs from now on; its running jobs go on."""
+        ...
+
+    async def close(self) -> None:
+        """Report what is left to report and let go of everything. After the last job."""
+        ...
+
+
+Status = Mapping[str, Any]

@@ -1,0 +1,69 @@
+"""Compare what there is with what is wanted, and say what to do. Does nothing.
+
+The pool calls :func:`plan` after every event, with no await between reading the
+census and carrying out the answer. Deciding is instant and testable; acting is
+slow and may fail; so they never share a function.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from supervisor.census import Census
+
+
+@dataclass(frozen=True)
+class PoolLimits:
+    """What the user allows, as the plan needs it.
+
+    Args:
+        idle_target: idle workers to keep, 0 or more.
+        max_processes: ceiling on live workers; None for none.
+        max_warming: ceiling on workers that warm up at a time; None for none.
+        max_jobs: ceiling on jobs at a time; None for none.
+    """
+
+    idle_target: int
+    max_processes: int | None = None
+    max_warming: int | None = None
+    max_jobs: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do: start so many, let so many idle ones go, kill so many that warm up."""
+
+    spawn: int = 0
+    retire_idle: int = 0
+    retire_coming: int = 0
+
+
+def plan(census: Census, *, waiting: int, limits: PoolLimits, draining: bool) -> Plan:
+    """Return how many workers to start and how many to let go.
+
+    Args:
+        census: what there is.
+        waiting: accepted jobs without a worker.
+        limits: what the user allows.
+        draining: the supervisor is going down: keep nothing that nobody waits
+            for. Jobs that were accepted still get a worker.
+    """
+    startable = waiting
+    if limits.max_jobs is not None:
+        startable = min(waiting, max(0, limits.max_jobs - census.running))
+    wanted = startable if draining else startable + limits.idle_target
+    here = census.idle + census.coming
+    if here >= wanted:
+        surplus = here - wanted
+        # Idle ones go first: a worker that warms up is the fresher one, and what
+        # it costs has mostly been paid. Only a drain stops those too.
+        idle = min(surplus, census.idle)
+        return Plan(retire_idle=idle, retire_coming=surplus - idle if draining else 0)
+    missing = wanted - here
+    # A worker on its way out still holds its memory, so it still takes a place:
+    # ``alive`` counts it. Replacing it early is how a pool doubles its footprint.
+    if limits.max_processes is not None:
+        missing = min(missing, limits.max_processes - census.alive)
+    if limits.max_warming is not None:
+        missing = min(missing, limits.max_warming - census.coming)
+    return Plan(spawn=max(0, missing))

@@ -1,0 +1,48 @@
+"""Signals, turned into ordinary calls on the loop.
+
+What of ours runs inside a signal handler: nothing. asyncio's handler writes one
+byte into the loop's wakeup pipe, and our callback runs later, on the loop,
+between two tasks. So a callback here needs no lock and may call anything. That
+is the whole reason for this file; there is no ``signal.signal`` elsewhere in the
+supervisor.
+
+Two facts that are easy to forget:
+
+* Python runs handlers, and lets them be installed, in the main thread only.
+* ``loop.remove_signal_handler`` puts back the *default*, not what was there
+  before us. The embedding program's handler would be lost, so we put it back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Generator, Mapping
+
+
+@contextlib.contextmanager
+def route_signals(
+    loop: asyncio.AbstractEventLoop, routes: Mapping[signal.Signals, Callable[[], None]]
+) -> Generator[None, None, None]:
+    """While the block runs, each signal calls its route on *loop*.
+
+    Signals that arrive together may be merged into one call: the kernel keeps a
+    flag for each signal, not a count.
+
+    Runs on: the main thread.
+
+    Raises:
+        RuntimeError: not the main thread, or the loop is closed.
+    """
+    before = {sig: signal.getsignal(sig) for sig in routes}
+    try:
+        for sig, route in routes.items():
+            loop.add_signal_handler(sig, route)
+        yield
+    finally:
+        for sig, handler in before.items():
+            loop.remove_signal_handler(sig)
+            # None: the handler was installed from C and Python cannot restore it.
+            if handler is not None:
+                signal.signal(sig, handler)
