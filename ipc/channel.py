@@ -51,7 +51,7 @@ class BlockingChannel(Generic[M]):
         Runs on: any thread.
 
         Raises:
-            ProtocolError: it is over the frame limit.
+            ProtocolError: it is over the frame limit, or cannot be encoded.
             ChannelClosed: this end was closed.
             ChannelBroken: the peer is gone.
         """
@@ -73,9 +73,9 @@ class BlockingChannel(Generic[M]):
         The descriptors that came with it are the caller's to close.
 
         Raises:
-            ProtocolError: what came is no message.
+            ProtocolError: what came is no message, or ended in the middle of one.
             ChannelClosed: this end was closed.
-            ChannelBroken: the peer is gone in the middle of a frame.
+            ChannelBroken: reading failed.
         """
         while True:
             taken = self.next_buffered()
@@ -83,7 +83,7 @@ class BlockingChannel(Generic[M]):
                 return None
             if not isinstance(taken, Need):
                 return taken
-            self._fill()
+            self.fill()
 
     def next_buffered(self) -> tuple[M, list[int]] | Need:
         """Return a message that was read already, or say why there is none. Never waits."""
@@ -101,7 +101,13 @@ class BlockingChannel(Generic[M]):
             fds.close_all(mine)
             raise
 
-    def _fill(self) -> None:
+    def fill(self) -> None:
+        """Read once, waiting for bytes if there are none, and keep them for :meth:`next_buffered`.
+
+        Raises:
+            ChannelClosed: this end was closed.
+            ChannelBroken: reading failed.
+        """
         try:
             data, received, _ = fds.receive_with_descriptors(self._sock, READ_BYTES)
         except ConnectionResetError:

@@ -100,8 +100,8 @@ def write_memory(payload: bytes | memoryview, name: str = "greenroom") -> int:
     return fd
 
 
-def read_memory(fd: int, *, max_bytes: int, what: str = "a payload") -> bytearray:
-    """Return what the sealed memory behind *fd* holds. Does not close it.
+def check_memory(fd: int, *, max_bytes: int, what: str = "a payload") -> int:
+    """Return the size in bytes of the sealed memory behind *fd*.
 
     Raises:
         ProtocolError: it is not sealed memory.
@@ -117,6 +117,17 @@ def read_memory(fd: int, *, max_bytes: int, what: str = "a payload") -> bytearra
     size = os.fstat(fd).st_size
     if size > max_bytes:
         raise PayloadTooLarge(what, size, max_bytes)
+    return size
+
+
+def read_memory(fd: int, *, max_bytes: int, what: str = "a payload") -> bytearray:
+    """Return what the sealed memory behind *fd* holds. Does not close it.
+
+    Raises:
+        ProtocolError: it is not sealed memory.
+        PayloadTooLarge: it holds more than *max_bytes*.
+    """
+    size = check_memory(fd, max_bytes=max_bytes, what=what)
     # Read straight into the object that is handed on: the payload is in memory
     # twice (the memfd and this) and never three times.
     content = bytearray(size)

@@ -99,6 +99,8 @@ class FrameDecoder:
 
     def feed(self, data: bytes) -> None:
         """Add received bytes. Empty *data* means end of stream, as ``recv`` says it."""
+        if self._error is not None:
+            return  # nothing will ever be taken out again
         if not data:
             self._ended = True
             return

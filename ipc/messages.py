@@ -64,6 +64,12 @@ ToForkServer = Union[Fork, KillWorker]
 # ── the fork server to the supervisor ────────────────────────────────────────
 
 
+class Hello(Message, frozen=True):
+    """The process runs our code; the user's hooks are next. From the fork server too."""
+
+    pid: int
+
+
 class ForkServerReady(Message, frozen=True):
     """Imports and ``preload_fnc`` are done; it forks from now on."""
 
@@ -104,7 +110,8 @@ class Exited(Message, frozen=True):
     max_rss_bytes: int
 
 
-FromForkServer = Union[ForkServerReady, PreloadError, Forked, ForkFailed, Exited]
+
+FromForkServer = Union[Hello, ForkServerReady, PreloadError, Forked, ForkFailed, Exited]
 
 # ── the supervisor to a worker ───────────────────────────────────────────────
 
@@ -146,12 +153,6 @@ class DrainBegan(Message, frozen=True):
 ToWorker = Union[RunJob, Ping, Stop, DrainBegan]
 
 # ── a worker to the supervisor ───────────────────────────────────────────────
-
-
-class Hello(Message, frozen=True):
-    """The process runs our code; ``setup_fnc`` is next."""
-
-    pid: int
 
 
 class Ready(Message, frozen=True):
@@ -232,7 +233,20 @@ FromWorkerLog = Log
 M = TypeVar("M")
 
 _encoder = msgspec.msgpack.Encoder()
-encode: Final = _encoder.encode
+
+
+def encode(message: Message) -> bytes:
+    """Return the message as bytes.
+
+    Raises:
+        ProtocolError: it holds what cannot travel: a text with a lone surrogate, a
+            number of more than 64 bits, a field that is not plain data.
+    """
+    try:
+        return _encoder.encode(message)
+    except (UnicodeEncodeError, OverflowError, TypeError, RecursionError) as exc:
+        raise ProtocolError(f"a {type(message).__name__} cannot be sent: {exc}") from exc
+
 
 
 class Decoder(Generic[M]):
@@ -262,4 +276,4 @@ def cut(text: str, limit: int = MAX_TEXT) -> str:
     if len(text) <= limit:
         return text
     half = limit // 2
-    return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
+    return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[len(text) - half :]}"

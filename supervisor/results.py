@@ -7,12 +7,14 @@ else. With data-only results nothing is ever unpickled.
 
 from __future__ import annotations
 
+import os
 import pickle
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
+from ipc import fds
 from supervisor.errors import JobCancelled, JobKilled, JobTimedOut, ResultError, WorkerLost
 from supervisor.job import JobOutcome, JobStatus
 
@@ -21,19 +23,58 @@ PICKLE: Final = "pickle"
 DATA: Final = "data"
 
 
-@dataclass(frozen=True)
-class Parcel:
-    """Bytes from a child: what a job returned or raised.
+class SealedMemory:
+    """A large payload that stays in the child's sealed memory until it is wanted.
+
+    Reading a gigabyte would stop the supervisor's loop for a third of a second,
+    so it is done by the caller who awaits the result.
 
     Args:
-        content: the encoded value.
-        encoding: ``"pickle"`` or ``"data"``.
-        timeout: the job's timeout in seconds, for the error's text.
+        fd: the descriptor; owned from here on, closed with this object.
+        max_bytes: the largest payload that is allowed.
+
+    Raises:
+        ProtocolError: it is not sealed memory, or too large. It is closed then.
     """
 
-    content: bytes | bytearray | None
+    def __init__(self, fd: int, max_bytes: int) -> None:
+        self._fd = fd
+        self._max_bytes = max_bytes
+        try:
+            self.size = fds.check_memory(fd, max_bytes=max_bytes, what="the result")
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self) -> bytearray:
+        """Return the payload. Runs on: any thread."""
+        return fds.read_memory(self._fd, max_bytes=self._max_bytes, what="the result")
+
+    def close(self) -> None:
+        """Close the descriptor. May be called again."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """What a job returned or raised, unopened; or the error that stands for it.
+
+    Args:
+        content: the encoded value, from the child.
+        encoding: ``"pickle"`` or ``"data"``.
+        timeout: the job's timeout in seconds, for the error's text.
+        error: an error of this process, raised as it is.
+    """
+
+    content: bytes | bytearray | SealedMemory | None = None
     encoding: str = PICKLE
     timeout: float | None = None
+    error: BaseException | None = None
 
 
 class RemoteTraceback(Exception):
@@ -79,6 +120,8 @@ def open_parcel(outcome: JobOutcome, parcel: Parcel | None) -> Any:
 def error_of(outcome: JobOutcome, parcel: Parcel | None) -> BaseException:
     """Return the exception that stands for *outcome*, which is not a success."""
     timeout = parcel.timeout if parcel is not None else None
+    if parcel is not None and parcel.error is not None:
+        return parcel.error
     if outcome.status is JobStatus.CANCELLED:
         return JobCancelled(outcome.reason or "cancelled")
     if outcome.status is JobStatus.TIMED_OUT:
@@ -104,8 +147,10 @@ def _remote_error(outcome: JobOutcome, parcel: Parcel | None) -> BaseException:
     return error
 
 
-def _decode(content: bytes | bytearray, encoding: str) -> Any:
+def _decode(content: bytes | bytearray | SealedMemory, encoding: str) -> Any:
     try:
+        if isinstance(content, SealedMemory):
+            content = content.read()
         if encoding == DATA:
             return msgspec.msgpack.decode(content)
         # The child's bytes, opened in the caller's process because the caller

@@ -1,0 +1,1 @@
+"""What runs in the children: the fork server and the workers."""

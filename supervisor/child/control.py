@@ -1,0 +1,229 @@
+"""The thread that talks to the supervisor while user code has the main thread.
+
+The channel has one reader at a time, and the turn is passed explicitly:
+
+* while the worker is idle, its main thread blocks in ``recv`` itself, so that a
+  job reaches user code without a switch between threads;
+* while user code runs (``setup_fnc``, a job), this thread reads: it answers
+  pings, takes requests to stop, and sees the end of the channel, whatever the
+  main thread is doing.
+
+It blocks on nothing but the channel and its wake-up pipe. The end of the channel
+means that the supervisor is gone; then the whole group goes at once.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Final, NoReturn, Protocol
+
+from ipc import fds
+from ipc.channel import BlockingChannel
+from ipc.errors import ChannelBroken, IpcError
+from ipc.frames import Need
+from ipc.messages import DrainBegan, Lagging, Ping, Pong, Stop, ToWorker, cut
+
+# How long the stack of a stuck loop may be on the wire.
+_STACK_TEXT: Final = 8 * 1024
+
+
+class Loop(Protocol):
+    """The part of an event loop that the lag probe uses."""
+
+    def call_soon_threadsafe(self, callback: Callable[[], object]) -> object: ...
+
+
+def die_with_group() -> NoReturn:
+    """End this process and everything in its group, at once and for certain."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(137)
+
+
+class ControlThread:
+    """Serve the channel whenever the main thread has given it away.
+
+    Args:
+        channel: the worker's channel.
+        on_stop: called with a Stop, in this thread.
+        on_drain: called with a DrainBegan, in this thread.
+        lag_threshold: seconds that the job's loop may stand still before its
+            stack is reported.
+    """
+
+    def __init__(
+        self,
+        channel: BlockingChannel[ToWorker],
+        *,
+        on_stop: Callable[[Stop], None],
+        on_drain: Callable[[DrainBegan], None],
+        lag_threshold: float,
+    ) -> None:
+        self._channel = channel
+        self._on_stop = on_stop
+        self._on_drain = on_drain
+        self._probe = LagProbe(lag_threshold, self._report_lag)
+        self._main = threading.get_ident()
+        # Two locks as batons: each is released by one thread and acquired by the
+        # other, which is the cheapest way to pass a turn.
+        self._mine = threading.Lock()
+        self._mine.acquire()
+        self._returned = threading.Lock()
+        self._returned.acquire()
+        self._wake_reader, self._wake_writer = os.pipe()
+        self._alarm: tuple[float, Callable[[], None]] | None = None
+        self._on_turn: Callable[[], None] | None = None
+        self._serving = False
+        self._thread = threading.Thread(target=self._run, name="greenroom-control", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread, without the channel. Runs on: the main thread."""
+        self._thread.start()
+
+    def give(self, on_turn: Callable[[], None] | None = None) -> None:
+        """Give the channel to the thread, which first calls *on_turn*.
+
+        Runs on: the main thread. Returns at once.
+        """
+        self._on_turn = on_turn
+        self._serving = True
+        self._mine.release()
+
+    def take_back(self) -> None:
+        """Take the channel back; when this returns the thread does not touch it.
+
+        Runs on: the main thread.
+        """
+        if not self._serving:
+            return
+        self._serving = False
+        self._alarm = None
+        os.write(self._wake_writer, b"b")
+        self._returned.acquire()
+
+    def watch_loop(self, loop: Loop | None) -> None:
+        """Probe *loop* for lag at each ping from now on; None: stop that."""
+        self._probe.loop = loop
+
+    def set_alarm(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Call *callback* in this thread *seconds* from now, if it still serves then.
+
+        One alarm at a time; a new one replaces it. Runs on: any thread.
+        """
+        self._alarm = (time.monotonic() + seconds, callback)
+        os.write(self._wake_writer, b"a")
+
+    # ── the thread ───────────────────────────────────────────────────────────
+
+    def _run(self) -> None:
+        poll = select.poll()
+        poll.register(self._wake_reader, select.POLLIN)
+        poll.register(self._channel.fileno(), select.POLLIN)
+        while True:
+            self._mine.acquire()
+            if self._on_turn is not None:
+                self._on_turn()
+            try:
+                self._serve(poll)
+            except ChannelBroken:
+                die_with_group()
+            except IpcError as exc:
+                # The supervisor's messages are ours; this is a bug of the library.
+                sys.stderr.write(f"greenroom: worker {os.getpid()}: {exc}\n")
+                die_with_group()
+            self._returned.release()
+
+    def _serve(self, poll: select.poll) -> None:
+        """Serve the channel until it is wanted back."""
+        while True:
+            while not isinstance(taken := self._channel.next_buffered(), Need):
+                self._handle(*taken)
+            if taken is Need.NOTHING:
+                die_with_group()
+            ready = dict(poll.poll(self._patience()))
+            self._ring_alarm()
+            self._probe.check(time.monotonic())
+            if self._wake_reader in ready and b"b" in os.read(self._wake_reader, 64):
+                return
+            if self._channel.fileno() in ready:
+                self._channel.fill()
+
+    def _handle(self, message: ToWorker, descriptors: list[int]) -> None:
+        fds.close_all(descriptors)
+        if isinstance(message, Ping):
+            self._channel.send(Pong(message.number))
+            self._probe.begin(time.monotonic())
+        elif isinstance(message, Stop):
+            self._on_stop(message)
+        elif isinstance(message, DrainBegan):
+            self._on_drain(message)
+        else:
+            raise IpcError(f"{type(message).__name__} came while a job runs")
+
+    def _patience(self) -> float | None:
+        """Return how long to wait, in milliseconds; None for ever."""
+        moments = [moment for moment in (self._probe.due, self._alarm_at()) if moment is not None]
+        if not moments:
+            return None
+        return max(0.0, min(moments) - time.monotonic()) * 1000 + 1
+
+    def _alarm_at(self) -> float | None:
+        alarm = self._alarm
+        return None if alarm is None else alarm[0]
+
+    def _ring_alarm(self) -> None:
+        alarm = self._alarm
+        if alarm is not None and time.monotonic() >= alarm[0]:
+            self._alarm = None
+            alarm[1]()
+
+    def _report_lag(self, seconds: float) -> None:
+        frame = sys._current_frames().get(self._main)
+        stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+        self._channel.send(Lagging(seconds, cut(stack, _STACK_TEXT)))
+
+
+class LagProbe:
+    """Finds out whether an event loop still turns: a callback that must come back.
+
+    Begun with each ping. A loop that does not answer within the threshold is
+    reported once, and again each time the delay has doubled.
+    """
+
+    def __init__(self, threshold: float, report: Callable[[float], None]) -> None:
+        self.loop: Loop | None = None
+        self.due: float | None = None
+        self._threshold = threshold
+        self._report = report
+        self._began: float | None = None
+
+    def begin(self, now: float) -> None:
+        """Send a callback to the loop, unless one is on its way."""
+        if self.loop is None or self._began is not None:
+            return
+        self._began = now
+        self.due = now + self._threshold
+        try:
+            self.loop.call_soon_threadsafe(self._answer)
+        except RuntimeError:  # the loop was closed: there is nothing to watch any more
+            self._answer()
+
+    def check(self, now: float) -> None:
+        """Report if the callback is overdue."""
+        began, due = self._began, self.due
+        if began is None:
+            self.due = None
+        elif due is not None and now >= due:
+            self.due = began + 2 * (due - began)
+            self._report(now - began)
+
+    def _answer(self) -> None:
+        # Runs on the job's loop. One assignment: nothing that a lock would protect.
+        self._began = None

@@ -1,0 +1,377 @@
+"""The fork server: one thread, everything preloaded, forks workers on request.
+
+Why its own process: a fork copies the one thread that calls it and every lock of
+the others, locked or not. The user's program has threads. This process has one,
+checks that it does, and is therefore the only place of this library that forks.
+
+What it shares with its workers costs nothing until somebody writes to it. The
+garbage collector would write to every object it visits, so the heap is frozen
+(``gc.freeze``) once, before the first fork.
+
+It is the parent of the workers, so it knows what no one else can: which process
+ids are still theirs. It reaps, and before it reaps it kills what is left of the
+group, because as long as the dead leader is a zombie its number cannot be reused.
+It is also their subreaper: whatever a worker's job has hidden from the group
+falls to this process when the worker dies, and is killed here.
+
+When the supervisor is gone (the channel ends) it kills every group and exits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Any, Final, NoReturn
+
+from ipc import fds
+from ipc.channel import BlockingChannel
+from ipc.errors import IpcError
+from ipc.frames import Need
+from ipc.messages import (
+    Decoder,
+    Exited,
+    Fork,
+    Forked,
+    ForkFailed,
+    ForkServerReady,
+    Hello,
+    KillWorker,
+    PreloadError,
+    ToForkServer,
+)
+from supervisor.child import isolate, logs
+from supervisor.child.boot import Boot, Ends, Hooks
+from supervisor.child.context import JobProcess
+from supervisor.child.worker import Worker, error_text
+
+# How long the last sweep may take. A process in an uninterruptible wait (a dead
+# network file system) cannot be reaped; nothing waits for it longer than this.
+_SWEEP_SECONDS: Final = 5.0
+
+
+class ThreadsLeft(Exception):
+    """Imports or ``preload_fnc`` left threads running: forking would copy their locks."""
+
+
+def main(boot: Boot) -> None:
+    """Run the fork server. The target of the process that multiprocess starts."""
+    isolate.become_session_leader()
+    isolate.ignore_supervisor_signals()
+    if boot.settings.titles:
+        isolate.set_title("fork server")
+    ends = boot.received_ends()
+    if boot.tracker is not None:
+        _share_resource_tracker(boot.tracker.fd)
+    channel: BlockingChannel[ToForkServer] = BlockingChannel(
+        socket.socket(fileno=ends.channel), Decoder(ToForkServer)
+    )
+    if ends.stdout >= 0:
+        logs.redirect_output(ends.stdout, ends.stderr)
+    forwarder = logs.install(socket.socket(fileno=ends.logs), boot.settings.log_level, dict)
+    channel.send(Hello(os.getpid()))
+    began = time.monotonic()
+    try:
+        hooks, proc = preload(boot)
+    except BaseException as exc:  # noqa: BLE001 - around the user's code: reported
+        channel.send(PreloadError(error_text(exc)))
+        _exit(1)
+    forwarder.close()
+    logs.flush_output()
+    server = ForkServer(boot, hooks, proc, channel)
+    channel.send(ForkServerReady(os.getpid(), time.monotonic() - began))
+    server.run()
+    _exit(0)
+
+
+def preload(boot: Boot) -> tuple[Hooks, JobProcess]:
+    """Import, run ``preload_fnc``, and make the heap ready to be shared.
+
+    Raises:
+        ThreadsLeft: something of it left a thread running.
+        BaseException: whatever the user's code raises.
+    """
+    _import_what_jobs_need()
+    for name in boot.settings.preload_modules:
+        importlib.import_module(name)
+    hooks = boot.hooks.open()
+    proc = JobProcess(
+        user_arguments=hooks.user_arguments, http_proxy=boot.settings.http_proxy
+    )
+    if hooks.preload_fnc is not None:
+        _run_preload(hooks.preload_fnc, proc)
+    check_single_threaded()
+    isolate.restore_signals_in_forks()
+    gc.collect()
+    gc.freeze()
+    return hooks, proc
+
+
+def _import_what_jobs_need() -> None:
+    # Imported here once instead of in each worker's first job.
+    for name in ("asyncio", "cloudpickle", "multiprocessing.reduction", "multiprocess.reduction"):
+        importlib.import_module(name)
+
+
+def _run_preload(preload_fnc: Any, proc: JobProcess) -> None:
+    result = preload_fnc(proc)
+    if hasattr(result, "__await__"):
+        import asyncio
+
+        async def awaited() -> None:
+            await result
+
+        asyncio.run(awaited())
+
+
+def check_single_threaded() -> None:
+    """Raise unless this process has one thread, or others that end at a fork.
+
+    Native threads without a Python name are given a chance: libraries that know
+    about fork (OpenBLAS) take theirs down in an atfork handler. So one child is
+    forked that does nothing, and what still runs after it stays.
+
+    Raises:
+        ThreadsLeft: it names them.
+    """
+    named = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    if named:
+        raise ThreadsLeft(_complaint([thread.name for thread in named]))
+    if sys.platform == "linux" and len(os.listdir("/proc/self/task")) > 1:
+        probe = os.fork()
+        if probe == 0:
+            os._exit(0)
+        os.waitpid(probe, 0)
+        left = [task for task in os.listdir("/proc/self/task") if int(task) != os.getpid()]
+        if left:
+            raise ThreadsLeft(_complaint([_thread_name(task) for task in left]))
+
+
+def _thread_name(task: str) -> str:
+    try:
+        with open(f"/proc/self/task/{task}/comm", encoding="utf-8", errors="replace") as file:
+            return f"{file.read().strip()} (native, id {task})"
+    except OSError:
+        return f"native, id {task}"
+
+
+def _complaint(names: list[str]) -> str:
+    return (
+        f"preload_fnc or an import left {len(names)} thread(s) running: {', '.join(names)}. "
+        "A process with threads must not fork: move that work to setup_fnc, "
+        "or use multiprocessing_context='spawn'"
+    )
+
+
+def _share_resource_tracker(fd: int) -> None:
+    """Use the supervisor's tracker for the standard library's shared memory, not one each."""
+    from multiprocessing import resource_tracker
+
+    resource_tracker._resource_tracker._fd = fd  # type: ignore[attr-defined]
+
+
+def _exit(status: int) -> NoReturn:
+    logs.flush_output()
+    os._exit(status)
+
+
+class ForkServer:
+    """Forks, reaps and reports, in one loop that waits for two descriptors.
+
+    Runs on: the main thread, the only one there is.
+    """
+
+    def __init__(
+        self,
+        boot: Boot,
+        hooks: Hooks,
+        proc: JobProcess,
+        channel: BlockingChannel[ToForkServer],
+    ) -> None:
+        self._boot = boot
+        self._hooks = hooks
+        self._proc = proc
+        self._channel = channel
+        self._workers: dict[int, int] = {}  # pid to worker
+        # What preload_fnc started is not a stray of a worker.
+        self._own_children = set(_children())
+        self._wake_reader, self._wake_writer = os.pipe()
+        os.set_blocking(self._wake_reader, False)
+        os.set_blocking(self._wake_writer, False)
+
+    def run(self) -> None:
+        """Serve until the supervisor is gone, then leave nothing behind."""
+        signal.signal(signal.SIGCHLD, _wake_up)
+        signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
+        try:
+            self._serve()
+        except IpcError as exc:
+            sys.stderr.write(f"greenroom: fork server: {exc}\n")
+        self._sweep()
+
+    def _serve(self) -> None:
+        poll = select.poll()
+        poll.register(self._channel.fileno(), select.POLLIN)
+        poll.register(self._wake_reader, select.POLLIN)
+        while True:
+            ready = dict(poll.poll())
+            # Deaths first: a worker that is reported dead is not waited for.
+            if self._wake_reader in ready:
+                _empty(self._wake_reader)
+                self._reap()
+            if self._channel.fileno() in ready:
+                self._channel.fill()
+                while not isinstance(taken := self._channel.next_buffered(), Need):
+                    self._handle(*taken)
+                if taken is Need.NOTHING:
+                    return
+
+    def _handle(self, message: ToForkServer, descriptors: list[int]) -> None:
+        if isinstance(message, Fork):
+            self._fork(message.worker, descriptors)
+        elif isinstance(message, KillWorker):
+            for pid, worker in self._workers.items():
+                if worker == message.worker:
+                    _kill_group(pid)
+
+    # ── forking ──────────────────────────────────────────────────────────────
+
+    def _fork(self, worker: int, descriptors: list[int]) -> None:
+        try:
+            pid = os.fork()
+        except OSError as exc:
+            fds.close_all(descriptors)
+            self._channel.send(ForkFailed(worker, exc.errno or 0))
+            return
+        if pid == 0:
+            self._become_worker(worker, descriptors)
+        self._workers[pid] = worker
+        fds.close_all(descriptors)
+        # Nobody but us can reap it, so between the fork and this line its number
+        # cannot have become another process's.
+        try:
+            pidfd = [os.pidfd_open(pid)]
+        except OSError:
+            pidfd = []  # out of descriptors, or an old kernel: the supervisor asks us to kill
+        self._channel.send(Forked(worker, pid), pidfd)
+        fds.close_all(pidfd)
+
+    def _become_worker(self, worker: int, descriptors: list[int]) -> NoReturn:
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            isolate.become_session_leader()
+            isolate.ignore_supervisor_signals()
+            self._channel.close()
+            fds.close_all((self._wake_reader, self._wake_writer))
+            settings = self._boot.settings
+            isolate.prefer_for_oom()
+            isolate.apply_limits(settings.job_limits)
+            isolate.reseed()
+            isolate.take_multiprocessing_identity(
+                worker, self._boot.supervisor_pid, self._boot.authkey
+            )
+            if settings.titles:
+                isolate.set_title("idle")
+            Worker(self._hooks, settings, Ends.received(descriptors), self._proc).run()
+        except BaseException:  # noqa: BLE001 - the last line of a process: say it and go
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            os._exit(70)  # EX_SOFTWARE; Worker.run never returns
+
+    # ── reaping ──────────────────────────────────────────────────────────────
+
+    def _reap(self) -> None:
+        """Reap in a loop until there is nothing more: signals merge."""
+        reaped = False
+        while (pid := _dead_child()) is not None:
+            worker = self._workers.pop(pid, None)
+            if worker is not None:
+                # Its zombie keeps the group's number ours until we reap it.
+                _kill_group(pid)
+            _, status, usage = os.wait4(pid, 0)
+            reaped = True
+            if worker is not None:
+                cpu = usage.ru_utime + usage.ru_stime
+                self._channel.send(Exited(worker, status, cpu, usage.ru_maxrss * 1024))
+        if reaped:
+            self._kill_strays()
+
+    def _kill_strays(self) -> None:
+        """Kill what fell to us: descendants of dead workers that had left the group.
+
+        A stray's own children fall to us when it dies; its death wakes us again.
+        """
+        for pid in _children():
+            if pid not in self._workers and pid not in self._own_children:
+                _kill(pid)
+
+    def _sweep(self) -> None:
+        """Kill everything and reap it."""
+        signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
+        deadline = time.monotonic() + _SWEEP_SECONDS
+        poll = select.poll()
+        poll.register(self._wake_reader, select.POLLIN)
+        while True:
+            for pid in self._workers:
+                _kill_group(pid)
+            for pid in _children():
+                _kill(pid)
+            while (dead := _dead_child()) is not None:
+                os.waitpid(dead, 0)
+                self._workers.pop(dead, None)
+            if not _children() or time.monotonic() >= deadline:
+                return
+            poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+            _empty(self._wake_reader)
+
+
+def _wake_up(signum: int, frame: object) -> None:
+    """Do nothing: the byte in the wake-up pipe does it."""
+
+
+def _empty(fd: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        while os.read(fd, 4096):
+            pass
+
+
+def _dead_child() -> int | None:
+    """Return a child that has died and is not reaped yet, or None."""
+    try:
+        info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return None if info is None else info.si_pid
+
+
+def _kill_group(pid: int) -> None:
+    _kill(pid)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _kill(pid: int) -> None:
+    # PermissionError: it became another user (a setuid program). It is out of reach.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _children() -> list[int]:
+    """Return the ids of this process's children, dead or alive."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+            return [int(pid) for pid in file.read().split()]
+    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
+        import psutil
+
+        return [child.pid for child in psutil.Process().children()]

@@ -1,0 +1,79 @@
+"""Stopping a plain function from outside: JobCancelled, raised in the main thread.
+
+A signal is the only thing that reaches a thread inside a system call such as
+``sleep`` or ``recv``: the call returns EINTR, Python runs the handler, and the
+handler raises. Code that holds the GIL in C, or that catches the exception, is
+not reached; the kill at the end of the grace is for those.
+
+Why SIGURG: its default is to be ignored, so a stray one harms neither this
+process before the handler stands nor a program that the job starts; nothing but
+out-of-band TCP data uses it. The Go runtime chose it to preempt threads for the
+same reasons.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Final
+
+from supervisor.errors import JobCancelled
+
+SIGNAL: Final = signal.SIGURG
+
+
+class Interrupter:
+    """Raises JobCancelled in the main thread, but only while user code runs there.
+
+    The flag is read and written in the main thread only (signal handlers run
+    there as well), so it needs no lock. A request that comes before user code is
+    entered is kept, and raised as soon as it is.
+    """
+
+    def __init__(self) -> None:
+        self._armed = False
+        self._reason: str | None = None
+        self._main = threading.get_ident()
+
+    def install(self) -> None:
+        """Take the signal.
+
+        Runs on: the main thread.
+        """
+        self._main = threading.get_ident()
+        signal.signal(SIGNAL, self._handle)
+
+    def fire(self, reason: str) -> None:
+        """Ask for the exception. Runs on: any thread."""
+        self._reason = reason
+        signal.pthread_kill(self._main, SIGNAL)
+
+    def reset(self) -> None:
+        """Forget a request that was not raised. Runs on: the main thread."""
+        self._reason = None
+
+    @contextlib.contextmanager
+    def armed(self) -> Iterator[None]:
+        """While the block runs, a request raises in it, once.
+
+        Runs on: the main thread.
+        """
+        self._armed = True
+        try:
+            self._raise_if_asked()
+            yield
+        finally:
+            self._armed = False
+
+    def _handle(self, signum: int, frame: object) -> None:
+        if self._armed:
+            self._raise_if_asked()
+
+    def _raise_if_asked(self) -> None:
+        if self._reason is not None:
+            reason, self._reason = self._reason, None
+            # Once: clean-up code of the job must be able to run.
+            self._armed = False
+            raise JobCancelled(reason)

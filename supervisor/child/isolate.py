@@ -1,0 +1,174 @@
+"""Turning a fresh process into a worker: what it must not share, and what it must not do.
+
+The order matters. The session comes first: from then on a kill of the group
+hits this worker and nobody else. Limits come before any code of the user's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import random
+import resource
+import signal
+import sys
+from typing import Any, Final
+
+import setproctitle
+
+from supervisor.options import ResourceLimits
+
+# linux/prctl.h
+_PR_SET_CHILD_SUBREAPER: Final = 36
+
+# Under memory pressure the kernel kills who scores highest. 500 of 1000: well
+# above the supervisor, whatever their sizes are, and below 1000, which means
+# "always me first" and would put jobs before every other program of the machine.
+_OOM_SCORE: Final = "500"
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+# Signals that are the supervisor's business. A service manager sends SIGTERM to
+# every process of the unit; a job must not die of it while the server drains.
+_FOR_THE_SUPERVISOR: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+def _leave_it_to_the_supervisor(signum: int, frame: object) -> None:
+    """Do nothing. A handler and not SIG_IGN, because SIG_IGN survives exec:
+
+    a program that the job starts could then not be terminated politely.
+    """
+
+
+def become_session_leader() -> None:
+    """Leave the terminal's session and group; take in orphans of what we start.
+
+    As child subreaper this process inherits descendants that lost their parent,
+    so that a daemon that a job forked twice can still be found under it.
+    """
+    # EPERM: a group leader already, which a fresh child of spawn is not.
+    with contextlib.suppress(PermissionError):
+        os.setsid()
+    if sys.platform == "linux" and _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def ignore_supervisor_signals() -> None:
+    """Let SIGINT and SIGTERM pass, here but not in what the job forks or starts.
+
+    Runs on: the main thread.
+    """
+    for number in _FOR_THE_SUPERVISOR:
+        signal.signal(number, _leave_it_to_the_supervisor)
+
+
+def restore_signals_in_forks() -> None:
+    """Have processes that user code forks from a worker treat signals the usual way.
+
+    Registered once, in the process whose children are workers' children: without
+    it ``multiprocessing.Process.terminate`` would do nothing inside a job.
+    """
+    os.register_at_fork(after_in_child=_restore_signals)
+
+
+def _restore_signals() -> None:
+    if signal.getsignal(signal.SIGTERM) is _leave_it_to_the_supervisor:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is _leave_it_to_the_supervisor:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def prefer_for_oom() -> None:
+    """Offer this process to the kernel before the supervisor when memory runs out."""
+    if sys.platform != "linux":
+        return
+    try:
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+    except FileNotFoundError:  # /proc is not mounted
+        return
+    try:
+        os.write(fd, _OOM_SCORE.encode())
+    except PermissionError:
+        # A container that started with a higher score may not be allowed to
+        # lower it; then the score is high enough as it is.
+        return
+    finally:
+        os.close(fd)
+
+
+def apply_limits(limits: ResourceLimits | None) -> None:
+    """Set the kernel's limits for this process and what it starts.
+
+    A limit above the hard limit that is in force is cut to it: it could not be
+    exceeded anyway.
+    """
+    if limits is None:
+        return
+    mb = 2**20
+    for kind, value in (
+        (resource.RLIMIT_CPU, limits.cpu_seconds),
+        (resource.RLIMIT_AS, _times(limits.address_space_mb, mb)),
+        (resource.RLIMIT_NOFILE, limits.open_files),
+        (resource.RLIMIT_NPROC, limits.processes),
+        (resource.RLIMIT_FSIZE, _times(limits.file_size_mb, mb)),
+        (resource.RLIMIT_CORE, None if limits.core_dumps is not False else 0),
+    ):
+        if value is not None:
+            _limit(kind, value)
+    if limits.core_dumps:
+        _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+        resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+
+
+def _times(value: int | None, factor: int) -> int | None:
+    return None if value is None else value * factor
+
+
+def _limit(kind: int, value: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)
+    # SIGXCPU comes at the soft limit and can be caught; SIGKILL at the hard one.
+    hard = value + 1 if kind == resource.RLIMIT_CPU and hard == resource.RLIM_INFINITY else value
+    resource.setrlimit(kind, (value, hard))
+
+
+def reseed() -> None:
+    """Make this worker draw other random numbers than its siblings.
+
+    ``random`` re-seeds itself at fork only through a hook that a program may have
+    lost by replacing the generator; numpy's legacy generator never does.
+    """
+    random.seed()
+    numpy_random: Any = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+
+
+def set_title(title: str) -> None:
+    """Show *title* in ``ps``."""
+    setproctitle.setproctitle(f"greenroom: {title}")
+
+
+def take_multiprocessing_identity(worker: int, supervisor_pid: int, authkey: bytes) -> None:
+    """Look like a child of the supervisor to multiprocessing and to multiprocess.
+
+    ``current_process()``, ``parent_process()`` and ``authkey`` are what a child
+    made by the standard library would see, so that manager proxies work in jobs.
+    """
+    made_by: Any = sys.modules.get("multiprocess.process")
+    parent = None if made_by is None else made_by.parent_process()
+    # Readable once the supervisor is gone; inherited from the launch.
+    sentinel = None if parent is None else parent.sentinel
+    for package in ("multiprocessing", "multiprocess"):
+        process: Any = sys.modules.get(f"{package}.process")
+        if process is None:
+            continue
+        current = process.BaseProcess(name=f"GreenroomWorker-{worker}")
+        current._identity = (worker,)
+        current._config["authkey"] = process.AuthenticationString(authkey)
+        current._parent_pid = supervisor_pid
+        process._current_process = current
+        process._parent_process = process._ParentProcess("MainProcess", supervisor_pid, sentinel)
+        process._children = set()

@@ -1,0 +1,472 @@
+"""What a worker logs and prints, on its way to the supervisor. Runs in the workers.
+
+A log call sends one :class:`~ipc.messages.Log` frame, in the thread that logs,
+and waits while the socket is full: that is the back-pressure. Roads not taken: a
+queue and a thread that empties it. Such a queue is either unbounded (a flood
+fills the memory, and the process cannot end before it is sent) or it drops; and
+what it holds is lost with a crash, which is when it is wanted. A frame that
+``send`` took is in the kernel, and arrives whatever becomes of this process.
+
+Why a log call cannot dead-lock:
+
+* No code of the user runs under our lock. Records are made plain before it is
+  taken (supervisor.child.records), so a ``__repr__`` may log. The handler has no
+  lock of its own, and loguru's is not taken (see ``_Loguru``).
+* A signal handler, or a finalizer that the garbage collector runs, may log while
+  its own thread sends. It finds the lock owned by itself, leaves its frame in
+  the queue, and the sender, further out on the same stack, sends it after its own.
+* ``fork`` by the user takes the lock first, so no other thread holds it, or is
+  in the middle of a frame, while the process is copied.
+
+Why a half frame never breaks the stream: a signal handler may raise (our own
+way of cancelling a plain function) between any two lines here. How much of a
+frame is out is therefore recorded by the C call that sent it, and the frame
+stays in the queue until it is out; whoever logs next goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+import os
+import socket
+import sys
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+
+from ipc.frames import HEADER, MAX_FRAME_BYTES, encode_frame
+from ipc.messages import Log
+from supervisor.child import records
+from supervisor.child.records import Fields
+from supervisor.errors import JobCancelled
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader
+
+__all__ = ["LogForwarder", "flush_output", "install", "redirect_output"]
+
+# Once the user has forked, two processes write to one socket. Linux queues up to
+# 32 KiB of one send as one piece (unix_stream_sendmsg), so frames up to that
+# size cannot be torn apart by each other, nor by the death of one writer.
+SHARED_FRAME_BYTES: Final = 32 * 1024 - HEADER.size
+
+
+def install(sock: socket.socket, level: str, fields: Fields) -> LogForwarder:
+    """Forward from now on whatever this process logs, by ``logging`` or loguru.
+
+    The handlers of the root logger are taken off (they came with the fork, and
+    write to descriptors of somebody else), and so are loguru's sinks that write
+    to the terminal. Handlers of named loggers, their levels, and loguru's other
+    sinks (files) are the user's and stay. A named logger that is more silent than
+    *level* stays so; one that is louder is held to *level* by the handler.
+
+    loguru is not imported for this. If user code imports it later, its sink is
+    replaced at that moment.
+
+    Runs on: the main thread.
+
+    Args:
+        sock: the worker's log socket; owned by the forwarder from here on.
+        level: DEBUG, INFO, WARNING, ERROR or CRITICAL.
+        fields: the job's fields that go onto each record; called for each, in
+            the thread that logs. It may raise.
+
+    Raises:
+        ValueError: no such level.
+    """
+    forwarder = LogForwarder(sock, level, fields)
+    forwarder.attach()
+    return forwarder
+
+
+class LogForwarder:
+    """Sends log records on a socket. Made by :func:`install`."""
+
+    def __init__(self, sock: socket.socket, level: str, fields: Fields) -> None:
+        self._sock = sock
+        self._level = _level_number(level)
+        self._fields = fields
+        # Guards the socket. Signal handlers and finalizers may log while their
+        # own thread holds it, hence an RLock, and hence ``_is_owned``.
+        self._lock = _new_lock()
+        self._queue: deque[_Outgoing] = deque()
+        self._gone = False
+        self._max_bytes = MAX_FRAME_BYTES
+        self._child_pid: int | None = None
+        self._handler = _Handler(self)
+        self._loguru = _Loguru(self)
+        sock.settimeout(None)
+
+    def attach(self) -> None:
+        """Become the root logger's one handler, and loguru's sink for the terminal."""
+        root = logging.getLogger()
+        for handler in root.handlers[:]:
+            # Not closed: what it buffered belongs to the process we were forked from.
+            root.removeHandler(handler)
+        root.addHandler(self._handler)
+        self.set_level(logging.getLevelName(self._level))
+        self._loguru.attach(self._level)
+        _register_at_fork(self)
+
+    def set_level(self, level: str) -> None:
+        """Forward what is at or above *level* from now on. Runs on: any thread.
+
+        Raises:
+            ValueError: no such level.
+        """
+        self._level = _level_number(level)
+        self._handler.setLevel(self._level)
+        logging.getLogger().setLevel(self._level)
+        self._loguru.set_level(self._level)
+
+    def forward(self, record: logging.LogRecord) -> None:
+        """Send a record of ``logging``; wait while the supervisor is slow.
+
+        Runs on: any thread. Raises nothing of its own: once the supervisor is
+        gone records are dropped, since the process is about to end.
+        """
+        self._forward(lambda: records.from_logging(record, self._fields), record.levelno)
+
+    def forward_loguru(self, record: Mapping[str, Any]) -> None:
+        """Send a record of loguru, like :meth:`forward`."""
+        self._forward(lambda: records.from_loguru(record, self._fields), record["level"].no)
+
+    def flush(self) -> None:
+        """Send what an interrupted log call left behind; wait while the supervisor is slow."""
+        while self._queue:
+            with self._lock:
+                self._send_queued()
+
+    def close(self) -> None:
+        """Flush, stop forwarding and close the socket. May be called again.
+
+        Records that come later are dropped.
+        """
+        self._loguru.detach()
+        logging.getLogger().removeHandler(self._handler)
+        self.flush()
+        with self._lock:
+            self._gone = True
+            self._sock.close()
+
+    # ── making a frame ───────────────────────────────────────────────────────
+
+    def _forward(self, make: Callable[[], Log], level: object) -> None:
+        if self._gone:
+            return
+        try:
+            log = make()
+            if self._child_pid is not None:
+                log.fields["child_pid"] = self._child_pid
+            payload = records.encoded(log, self._max_bytes)
+        except JobCancelled:
+            raise  # out of a signal handler: not about this record
+        except Exception as exc:  # noqa: BLE001 - a record that somebody filled with odd things
+            number = level if type(level) is int else logging.ERROR
+            payload = records.encoded(
+                records.instead(number, "root", records.safe_repr(exc, 1024)), self._max_bytes
+            )
+        self._send(encode_frame(payload))
+
+    # ── sending ──────────────────────────────────────────────────────────────
+
+    def _send(self, frame: bytes) -> None:
+        self._queue.append(_Outgoing(frame))
+        if self._lock._is_owned():
+            return  # this thread is sending, further out; it takes this frame as well
+        # Again after the lock is released: a signal handler may have left a frame
+        # after the last look into the queue and before the release.
+        while self._queue:
+            with self._lock:
+                self._send_queued()
+
+    def _send_queued(self) -> None:
+        """Empty the queue. Holding the lock."""
+        while self._queue:
+            if self._gone:
+                self._queue.clear()
+                return
+            head = self._queue[0]
+            try:
+                # One C call sends and records: ``sent += [sock.send(rest)]`` in
+                # Python could be interrupted between the two.
+                head.sent.extend(map(self._sock.send, (head.rest(),)))
+            except OSError as exc:
+                if not _means_gone(exc):
+                    raise
+                self._gone = True
+                continue
+            if head.is_out():
+                self._queue.popleft()
+
+    # ── fork by user code ────────────────────────────────────────────────────
+
+    def before_fork(self) -> None:
+        """Wait until no other thread is sending, and keep it so."""
+        self._lock.acquire()
+        self._max_bytes = SHARED_FRAME_BYTES
+
+    def after_fork_in_parent(self) -> None:
+        """Let other threads send again."""
+        # Not owned if an exception out of a signal handler cut before_fork short.
+        if self._lock._is_owned():
+            self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew: threads that waited here are gone, and what is queued the parent sends."""
+        self._lock = _new_lock()
+        self._queue = deque()
+        self._child_pid = os.getpid()
+
+
+class _Outgoing:
+    """A frame, and the counts that ``send`` returned for it so far."""
+
+    __slots__ = ("frame", "sent")
+
+    def __init__(self, frame: bytes) -> None:
+        self.frame = frame
+        self.sent: list[int] = []
+
+    def rest(self) -> memoryview | bytes:
+        return memoryview(self.frame)[sum(self.sent) :] if self.sent else self.frame
+
+    def is_out(self) -> bool:
+        return sum(self.sent) == len(self.frame)
+
+
+class _OwnedLock(Protocol):
+    """An RLock. ``threading.Condition`` relies on ``_is_owned`` as well."""
+
+    def acquire(self, blocking: bool = ..., timeout: float = ...) -> bool: ...
+    def release(self) -> None: ...
+    def __enter__(self) -> bool: ...
+    def __exit__(self, kind: object, value: object, trace: object) -> None: ...
+    def _is_owned(self) -> bool: ...
+
+
+def _new_lock() -> _OwnedLock:
+    return cast("_OwnedLock", threading.RLock())
+
+
+def _means_gone(exc: OSError) -> bool:
+    # A signal handler of the user may raise a TimeoutError of its own in here;
+    # that one has no errno, or one that a Unix socket never gives.
+    return exc.errno is not None and exc.errno != errno.ETIMEDOUT
+
+
+def _level_number(level: str) -> int:
+    number = logging.getLevelName(level.upper())
+    if not isinstance(number, int):
+        raise ValueError(f"{level!r} is no log level")
+    return number
+
+
+def _register_at_fork(forwarder: LogForwarder) -> None:
+    # Hooks cannot be taken back, so they must not keep the forwarder alive.
+    reference = weakref.ref(forwarder)
+
+    def call(method: Callable[[LogForwarder], None]) -> Callable[[], None]:
+        def hook() -> None:
+            alive = reference()
+            if alive is not None:
+                method(alive)
+
+        return hook
+
+    os.register_at_fork(
+        before=call(LogForwarder.before_fork),
+        after_in_parent=call(LogForwarder.after_fork_in_parent),
+        after_in_child=call(LogForwarder.after_fork_in_child),
+    )
+
+
+class _Handler(logging.Handler):
+    """Hands records on. Without a lock: the forwarder needs none before it sends."""
+
+    def __init__(self, forwarder: LogForwarder) -> None:
+        super().__init__()
+        self._forwarder = forwarder
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Hand *record* on, as the base class would but for its lock."""
+        passed = self.filter(record)
+        if passed:
+            # From Python 3.12 on a filter may put another record in its place.
+            self._forwarder.forward(record if passed is True else cast("logging.LogRecord", passed))
+        return bool(passed)
+
+
+# ── loguru ───────────────────────────────────────────────────────────────────
+
+
+class _Loguru:
+    """loguru's records, taken where it asks a *filter* whether a sink wants them.
+
+    Why a filter that says no, and not a sink: loguru calls sinks under a lock,
+    and a log call from a signal handler while that lock is held is refused with a
+    RuntimeError, so its record would be lost. Filters are called before the lock,
+    and nothing is formatted for a sink that never gets anything.
+    """
+
+    def __init__(self, forwarder: LogForwarder) -> None:
+        self._forwarder = forwarder
+        self._hook: _ImportHook | None = None
+        self._sink: int | None = None
+        self._level = logging.NOTSET
+
+    def attach(self, level: int) -> None:
+        self._level = level
+        if "loguru" in sys.modules:
+            self._replace_sinks()
+        else:
+            self._hook = _ImportHook("loguru", self._replace_sinks)
+            sys.meta_path.insert(0, self._hook)
+
+    def set_level(self, level: int) -> None:
+        self._level = level
+        if self._sink is not None:
+            before = self._sink
+            self._add_sink()
+            self._remove(before)
+
+    def detach(self) -> None:
+        if self._hook is not None and self._hook in sys.meta_path:
+            sys.meta_path.remove(self._hook)
+        if self._sink is not None:
+            self._remove(self._sink)
+            self._sink = None
+
+    def _replace_sinks(self) -> None:
+        from loguru import logger
+
+        # Only what writes to the terminal is replaced. A file is left alone:
+        # removing it would make loguru compress or delete it, in each worker.
+        core: Any = getattr(logger, "_core", None)
+        for number, handler in list(getattr(core, "handlers", {}).items()):
+            stream = getattr(getattr(handler, "_sink", None), "_stream", None)
+            if stream is not None and stream in _terminal_streams():
+                self._remove(number)
+        self._add_sink()
+
+    def _add_sink(self) -> None:
+        from loguru import logger
+
+        # catch=False: what the filter lets through is meant for the caller.
+        self._sink = logger.add(
+            _discard, level=self._level, format="{message}", filter=self._take, catch=False
+        )
+
+    def _take(self, record: Mapping[str, Any]) -> bool:
+        self._forwarder.forward_loguru(record)
+        return False
+
+    @staticmethod
+    def _remove(number: int) -> None:
+        from loguru import logger
+
+        try:
+            logger.remove(number)
+        except ValueError:
+            pass  # the user's code has removed it already, as its manual shows
+
+
+def _discard(message: object) -> None:
+    """Take what the filter let through: nothing."""
+
+
+def _terminal_streams() -> list[object]:
+    return [sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__]
+
+
+class _ImportHook:
+    """Calls *imported* right after the module *name* was executed for the first time."""
+
+    def __init__(self, name: str, imported: Callable[[], None]) -> None:
+        self._name = name
+        self._imported = imported
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Find *name* as the other finders do, with a loader that tells us when it is done."""
+        if name != self._name:
+            return None
+        for finder in list(sys.meta_path):
+            find = None if finder is self else getattr(finder, "find_spec", None)
+            spec = None if find is None else find(name, path, target)
+            if spec is not None:
+                if spec.loader is not None:
+                    spec.loader = cast("Loader", _Loader(spec.loader, self._imported))
+                return cast("ModuleSpec", spec)
+        return None
+
+
+class _Loader:
+    """Another loader, and a call after it has executed the module."""
+
+    def __init__(self, loader: Any, executed: Callable[[], None]) -> None:
+        self._loader = loader
+        self._executed = executed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """Create it as the other loader does."""
+        module: ModuleType | None = self._loader.create_module(spec)
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Execute it, with its own loader in its place again."""
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        self._executed()
+
+
+# ── what is printed ──────────────────────────────────────────────────────────
+
+
+def redirect_output(stdout_fd: int, stderr_fd: int) -> None:
+    """Make what this process and its children print go to these descriptors.
+
+    They are duplicated over 1 and 2 and stay the caller's to close. ``sys.stdout``
+    and ``sys.stderr`` become text streams on 1 and 2: UTF-8, a line at a time, so
+    that a line is on its way when the job crashes after it. What was in the old
+    streams goes out first, to where they led.
+
+    Runs on: the main thread, before user code.
+    """
+    flush_output()
+    os.dup2(stdout_fd, 1)
+    os.dup2(stderr_fd, 2)
+    sys.stdout = sys.__stdout__ = _text_stream(1)
+    sys.stderr = sys.__stderr__ = _text_stream(2)
+
+
+def flush_output() -> None:
+    """Send on what was printed without a newline; wait while the supervisor is slow.
+
+    Runs on: any thread.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            pass  # None, a broken pipe, or closed by the user: there is nobody to tell
+
+
+def _text_stream(fd: int) -> io.TextIOWrapper:
+    # closefd=False: the descriptor outlives the stream, as with the interpreter's own.
+    raw = open(fd, "wb", closefd=False)  # noqa: SIM115 - it lives as long as the process
+    return io.TextIOWrapper(
+        raw, encoding="utf-8", errors="backslashreplace", line_buffering=True
+    )

@@ -1,0 +1,271 @@
+"""Running one job: enter the user's function, see how it ends, close the session.
+
+There is one way for both kinds of job, a call of a pool and an entrypoint of a
+server. They differ in what is entered and in what ``sys.exit`` means.
+
+Asked to stop by the supervisor, an async function is cancelled and a plain one
+gets JobCancelled in the main thread. Half of the grace is for it; then the
+shutdown callbacks run whether it has ended or not, and ``on_session_end`` after
+them. The supervisor enforces the whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ipc.messages import Stop
+from supervisor.child.boot import Settings
+from supervisor.child.context import Callback, JobContext, call
+from supervisor.child.control import ControlThread, die_with_group
+from supervisor.child.interrupt import Interrupter
+from supervisor.errors import JobCancelled
+from supervisor.options import Hook
+
+logger = logging.getLogger("greenroom.job")
+
+# Beyond the time that closing may take, for a plain callback that never returns:
+# nothing inside this process could stop it, so the process ends.
+_HUNG_CALLBACK_GRACE: Final = 1.0
+
+
+@dataclass
+class Ending:
+    """How a job ended, still as objects of this process."""
+
+    status: str  # "succeeded", "failed", "cancelled"
+    reason: str = ""
+    value: Any = None
+    error: BaseException | None = None
+    entered_at: float = 0.0
+
+
+class StopRequest:
+    """A request to stop, kept until somebody can act on it.
+
+    Written by the control thread, read by the main thread; the lock makes
+    "register a canceller" and "ask" meet, whichever comes first.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._canceller: Callable[[str], None] | None = None
+        self.reason: str | None = None
+        self._grace = 0.0
+        self._deadline = 0.0
+
+    def ask(self, stop: Stop) -> None:
+        """Note the request and cancel what runs. Runs on: the control thread."""
+        with self._lock:
+            if self.reason is None:
+                self.reason = stop.reason
+            self._grace = stop.grace
+            self._deadline = time.monotonic() + stop.grace
+            canceller = self._canceller
+            if canceller is not None:
+                canceller(self.reason)
+
+    def register(self, canceller: Callable[[str], None] | None) -> None:
+        """Have *canceller* called with the reason; at once if the request is there."""
+        with self._lock:
+            self._canceller = canceller
+            if canceller is not None and self.reason is not None:
+                canceller(self.reason)
+
+    @property
+    def grace(self) -> float:
+        """The seconds that the supervisor gave, counted from the request."""
+        return self._grace
+
+    def remaining(self, otherwise: float) -> float:
+        """Return the seconds left of the grace, or *otherwise* if nobody asked."""
+        if self.reason is None:
+            return otherwise
+        return max(0.0, self._deadline - time.monotonic())
+
+
+class _Abandoned(Exception):
+    """The entrypoint ignored its cancellation; the session is closed over it."""
+
+
+class JobRunner:
+    """Runs one job after the other in this process.
+
+    Runs on: the main thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        control: ControlThread,
+        interrupter: Interrupter,
+        stop: StopRequest,
+        settings: Settings,
+    ) -> None:
+        self._loop = loop
+        self._control = control
+        self._interrupter = interrupter
+        self._stop = stop
+        self._settings = settings
+        # Set while an async function runs: what the drain callbacks run on.
+        self.live_loop: asyncio.AbstractEventLoop | None = None
+        self._on_shutdown: Callable[[], None] | None = None
+
+    def shutdown_called(self, reason: str) -> None:
+        """``ctx.shutdown`` was called. Runs on: any thread of the job."""
+        hook = self._on_shutdown
+        if hook is not None:
+            hook()
+
+    def run(
+        self,
+        context: JobContext,
+        enter: Callable[[], Any],
+        *,
+        exit_is_an_ending: bool,
+        on_session_end: Hook | None,
+    ) -> Ending:
+        """Enter the user's function and close the session.
+
+        Args:
+            context: the job's context.
+            enter: calls the user's function; an awaitable it returns is awaited.
+            exit_is_an_ending: ``sys.exit`` ends the job (an entrypoint); without
+                it SystemExit is an exception like others (a call).
+            on_session_end: the user's hook of that name.
+        """
+        ending = Ending("succeeded", entered_at=time.monotonic())
+        try:
+            ending.value = self._enter(context, enter)
+        except (JobCancelled, asyncio.CancelledError, _Abandoned) as exc:
+            self._cancelled(context, ending, exc)
+        except SystemExit as exc:
+            if exit_is_an_ending and exc.code in (None, 0):
+                ending.value = None
+            else:
+                ending.status, ending.error = "failed", exc
+        except BaseException as exc:  # noqa: BLE001 - around the user's code: it is the outcome
+            ending.status, ending.error = "failed", exc
+        finally:
+            self._stop.register(None)
+            self._on_shutdown = None
+        if ending.status == "succeeded":
+            ending.reason = context.shutdown_reason or ""
+        self._close(context, on_session_end)
+        return ending
+
+    def _cancelled(self, context: JobContext, ending: Ending, exc: BaseException) -> None:
+        if self._stop.reason is None and context.shutdown_reason is None:
+            # Nobody asked: the job raised it itself.
+            ending.status, ending.error = "failed", exc
+            return
+        ending.status = "cancelled"
+        ending.reason = self._stop.reason or context.shutdown_reason or "shutdown"
+
+    # ── entering ─────────────────────────────────────────────────────────────
+
+    def _enter(self, context: JobContext, enter: Callable[[], Any]) -> Any:
+        self._on_shutdown = self._interrupt_after_grace
+        with self._interrupter.armed():
+            self._stop.register(self._interrupter.fire)
+            value = enter()
+        self._stop.register(None)
+        if not inspect.isawaitable(value):
+            return value
+        return self.run_on_loop(self._live(context, value))
+
+    def run_on_loop(self, awaitable: Awaitable[Any]) -> Any:
+        """Run *awaitable* on the worker's loop, watched for lag."""
+        self.live_loop = self._loop
+        self._control.watch_loop(self._loop)
+        try:
+            return self._loop.run_until_complete(awaitable)
+        finally:
+            self._control.watch_loop(None)
+            self.live_loop = None
+
+    def _interrupt_after_grace(self) -> None:
+        # The plain function itself called ctx.shutdown(): it may end by itself.
+        self._control.set_alarm(
+            self._settings.shutdown_process_timeout,
+            lambda: self._interrupter.fire("shutdown"),
+        )
+
+    async def _live(self, context: JobContext, awaitable: Awaitable[Any]) -> Any:
+        loop = self._loop
+        task = asyncio.ensure_future(awaitable)
+        abandoned: asyncio.Future[None] = loop.create_future()
+
+        def abandon() -> None:
+            if not abandoned.done():
+                abandoned.set_result(None)
+
+        def cancel(grace: float) -> None:
+            task.cancel()
+            loop.call_later(grace / 2, abandon)
+
+        def stop(reason: str) -> None:
+            loop.call_soon_threadsafe(cancel, self._stop.grace)
+
+        def shutdown() -> None:
+            grace = self._settings.shutdown_process_timeout
+            loop.call_soon_threadsafe(lambda: loop.call_later(grace, cancel, grace))
+
+        self._on_shutdown = shutdown
+        if context.shutdown_reason is not None:
+            shutdown()
+        self._stop.register(stop)
+        await asyncio.wait({task, abandoned}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise _Abandoned
+        return task.result()
+
+    # ── closing ──────────────────────────────────────────────────────────────
+
+    def _close(self, context: JobContext, on_session_end: Hook | None) -> None:
+        if not context._shutdown_callbacks and on_session_end is None:
+            return
+        patience = self._settings.shutdown_process_timeout
+        if on_session_end is not None:
+            patience += self._settings.session_end_timeout
+        self._control.set_alarm(patience + _HUNG_CALLBACK_GRACE, self._hung)
+        self.run_on_loop(self._closing(context, on_session_end))
+
+    async def _closing(self, context: JobContext, on_session_end: Hook | None) -> None:
+        reason = self._stop.reason or context.shutdown_reason or ""
+        callbacks = context._take_shutdown_callbacks()
+        if callbacks:
+            limit = self._stop.remaining(self._settings.shutdown_process_timeout)
+            await self._all_within(limit, callbacks, reason, "shutdown callback")
+        if on_session_end is not None:
+            limit = self._stop.remaining(self._settings.session_end_timeout)
+            await self._all_within(limit, [on_session_end], context, "on_session_end")
+
+    async def _all_within(
+        self, limit: float, callbacks: list[Callback], argument: object, what: str
+    ) -> None:
+        """Call all of *callbacks* side by side; what is not done by the limit is cancelled."""
+        tasks = [asyncio.ensure_future(self._guarded(each, argument, what)) for each in callbacks]
+        _, late = await asyncio.wait(tasks, timeout=limit)
+        for task in late:
+            logger.warning("a %s was not done within %.3g s and is cancelled", what, limit)
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=_HUNG_CALLBACK_GRACE)
+
+    async def _guarded(self, callback: Callback, argument: object, what: str) -> None:
+        try:
+            await call(callback, argument)
+        except Exception:  # noqa: BLE001 - a user's callback must not end the others
+            logger.exception("a %s raised", what)
+
+    def _hung(self) -> None:
+        logger.error("a shutdown callback blocks; the process is ended")
+        die_with_group()

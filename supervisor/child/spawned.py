@@ -1,0 +1,34 @@
+"""A worker in a fresh interpreter: the portable way, without a fork server."""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+from supervisor.child import isolate
+from supervisor.child.boot import Boot
+from supervisor.child.context import JobProcess
+from supervisor.child.worker import Worker, report_failure
+
+
+def main(boot: Boot) -> None:
+    """Be a worker. The target of the process that multiprocess starts."""
+    isolate.become_session_leader()
+    isolate.ignore_supervisor_signals()
+    isolate.restore_signals_in_forks()
+    settings = boot.settings
+    isolate.prefer_for_oom()
+    isolate.apply_limits(settings.job_limits)
+    isolate.take_multiprocessing_identity(boot.worker, boot.supervisor_pid, boot.authkey)
+    if settings.titles:
+        isolate.set_title("idle")
+    ends = boot.received_ends()
+    try:
+        for name in settings.preload_modules:
+            importlib.import_module(name)
+        hooks = boot.hooks.open()
+    except BaseException as exc:  # noqa: BLE001 - around the user's imports: reported
+        report_failure(ends, exc)
+        os._exit(1)
+    proc = JobProcess(user_arguments=hooks.user_arguments, http_proxy=settings.http_proxy)
+    Worker(hooks, settings, ends, proc, preload_here=True).run()

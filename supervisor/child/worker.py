@@ -1,0 +1,420 @@
+"""The worker's main: warm up, wait for a job, run it, leave.
+
+What is done before a worker reports ready is everything that would otherwise
+happen on the first job: its event loop exists, its control thread runs, and the
+hand-over was rehearsed once with a job that does nothing, so that the pages it
+touches are copied and the modules it needs are imported.
+
+The order of messages is the protocol's heart:
+
+* STARTED is sent before anything of the job is opened. A worker that dies
+  without it has not begun, and its job may be given to another.
+* FINISHED is sent when the job is over, its callbacks included. A worker on its
+  last job leaves by itself after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import pickle
+import resource
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn, Union
+
+import msgspec
+
+from ipc import fds
+from ipc.channel import BlockingChannel
+from ipc.errors import ChannelBroken, IpcError
+from ipc.frames import Need
+from ipc.messages import (
+    Decoder,
+    DrainBegan,
+    ErrorText,
+    Finished,
+    Hello,
+    Ping,
+    Pong,
+    Ready,
+    RunJob,
+    SetupError,
+    Started,
+    Stop,
+    ToWorker,
+    cut,
+    encode,
+)
+from supervisor import travel
+from supervisor.child import context as contexts
+from supervisor.child import isolate, logs
+from supervisor.child.boot import Ends, Hooks, Settings
+from supervisor.child.context import JobContext, JobProcess
+from supervisor.child.control import ControlThread, die_with_group
+from supervisor.child.interrupt import Interrupter
+from supervisor.child.run import Ending, JobRunner, StopRequest
+from supervisor.job import JobInfo, Session
+
+# Made once, in the process that workers are forked from.
+_decoder: Final[Decoder[ToWorker]] = Decoder(ToWorker)
+_session_decoder: Final = msgspec.msgpack.Decoder(Session)
+
+_Usage = tuple[float, int]
+
+
+class Worker:
+    """One worker, from the inside.
+
+    Args:
+        hooks: the user's functions.
+        settings: the options.
+        ends: the descriptors it talks on.
+        proc: with what ``preload_fnc`` left in it.
+        preload_here: run ``preload_fnc`` before ``setup_fnc`` (a fresh interpreter).
+
+    Runs on: the main thread.
+    """
+
+    def __init__(
+        self,
+        hooks: Hooks,
+        settings: Settings,
+        ends: Ends,
+        proc: JobProcess,
+        *,
+        preload_here: bool = False,
+    ) -> None:
+        self._hooks = hooks
+        self._settings = settings
+        self._proc = proc
+        self._preload_here = preload_here
+        self._channel = BlockingChannel(socket.socket(fileno=ends.channel), _decoder)
+        if ends.stdout >= 0:
+            logs.redirect_output(ends.stdout, ends.stderr)
+        self._forwarder = logs.install(
+            socket.socket(fileno=ends.logs), settings.log_level, self._log_fields
+        )
+        self._interrupter = Interrupter()
+        self._interrupter.install()
+        self._stop = StopRequest()
+        self._context: JobContext | None = None
+        self._control = ControlThread(
+            self._channel,
+            on_stop=self._stop.ask,
+            on_drain=self._drain_began,
+            lag_threshold=settings.high_ping_threshold,
+        )
+        self._loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self._loop)
+        self._runner = JobRunner(
+            loop=self._loop,
+            control=self._control,
+            interrupter=self._interrupter,
+            stop=self._stop,
+            settings=settings,
+        )
+        self._idle_on_loop = False
+        self._drain: DrainBegan | None = None
+
+    def run(self) -> NoReturn:
+        """Live."""
+        self._channel.send(Hello(os.getpid()))
+        self._control.start()
+        self._control.give()
+        began = time.monotonic()
+        try:
+            self._warm_up()
+        except BaseException as exc:  # noqa: BLE001 - around the user's code: reported
+            self._channel.send(SetupError(error_text(exc)))
+            self._leave(1)
+        self._rehearse()
+        self._control.take_back()
+        if self._stop.reason is not None:
+            self._leave(0)
+        self._channel.send(Ready(time.monotonic() - began))
+        self._serve()
+
+    # ── warming up ───────────────────────────────────────────────────────────
+
+    def _warm_up(self) -> None:
+        if self._preload_here and self._hooks.preload_fnc is not None:
+            self._run_hook(self._hooks.preload_fnc)
+        if self._hooks.initializer is not None:
+            function, arguments = self._hooks.initializer
+            function(*arguments)
+        if self._hooks.setup_fnc is not None:
+            self._run_hook(self._hooks.setup_fnc)
+
+    def _run_hook(self, hook: Any) -> None:
+        result = hook(self._proc)
+        if asyncio.iscoroutine(result):
+            # What it left on the loop (connections, tasks) must go on turning
+            # while the worker is idle, so idling happens on the loop from now on.
+            self._idle_on_loop = True
+            self._runner.run_on_loop(result)
+
+    def _rehearse(self) -> None:
+        """Go through a hand-over with nothing in it, to the last import and page."""
+        ours, theirs = socket.socketpair()
+        rehearsal = BlockingChannel(ours, _decoder)
+        try:
+            body = pickle.dumps((_nothing, (), {}))
+            message = RunJob("rehearsal", "call", False, body)
+            theirs.sendall(len(encode(message)).to_bytes(4, "big") + b"\0" + encode(message))
+            received = rehearsal.receive()
+            assert received is not None
+            rehearsal.send(Started("rehearsal", time.monotonic()))
+            job = received[0]
+            assert isinstance(job, RunJob)
+            for enter in (_nothing, _nothing_async):
+                session = Session(JobInfo(job.job))
+                context = JobContext(session, self._proc)
+                contexts.set_current(context)
+                ending = self._runner.run(
+                    context, enter, exit_is_an_ending=False, on_session_end=None
+                )
+                contexts.set_current(None)
+                rehearsal.send(self._finished(job, ending, _usage())[0])
+        finally:
+            rehearsal.close()
+            theirs.close()
+
+    # ── idle ─────────────────────────────────────────────────────────────────
+
+    def _serve(self) -> NoReturn:
+        while True:
+            message, descriptors = self._next_message()
+            if isinstance(message, RunJob):
+                self._run_job(message, descriptors)
+                continue
+            fds.close_all(descriptors)
+            if isinstance(message, Ping):
+                self._send(Pong(message.number))
+            elif isinstance(message, Stop):
+                self._leave(0)
+            else:
+                self._drain = message
+
+    def _next_message(self) -> tuple[ToWorker, list[int]]:
+        try:
+            while isinstance(taken := self._channel.next_buffered(), Need):
+                if taken is Need.NOTHING:
+                    die_with_group()
+                if self._idle_on_loop:
+                    self._loop.run_until_complete(self._readable())
+                self._channel.fill()
+        except IpcError:
+            die_with_group()
+        return taken
+
+    async def _readable(self) -> None:
+        ready = self._loop.create_future()
+        self._loop.add_reader(self._channel.fileno(), lambda: ready.done() or ready.set_result(0))
+        try:
+            await ready
+        finally:
+            self._loop.remove_reader(self._channel.fileno())
+
+    # ── a job ────────────────────────────────────────────────────────────────
+
+    def _run_job(self, job: RunJob, descriptors: list[int]) -> None:
+        self._send(Started(job.job, time.monotonic()))
+        before = _usage()
+        # The title is set by the other thread, off the way to the user's code.
+        self._control.give(self._title(f"job {job.job}"))
+        ending = self._run_body(job, descriptors)
+        after = _usage()
+        finished, descriptors = self._finished(
+            job, ending, (after[0] - before[0], after[1])
+        )
+        # Dropped before the caller hears of the end: what the job held is closed.
+        del ending
+        self._context = None
+        contexts.set_current(None)
+        if job.last:
+            self._send(finished, descriptors)
+            self._leave(0)
+        self._control.take_back()
+        self._interrupter.reset()
+        if self._settings.titles:
+            isolate.set_title("idle")
+        self._send(finished, descriptors)
+        if self._stop.reason is not None:
+            self._leave(0)
+
+    def _title(self, title: str) -> Any:
+        return (lambda: isolate.set_title(title)) if self._settings.titles else None
+
+    def _run_body(self, job: RunJob, descriptors: list[int]) -> Ending:
+        body: Union[bytes, bytearray] = job.body
+        try:
+            if descriptors:
+                body = fds.read_memory(
+                    descriptors[0], max_bytes=self._settings.max_payload_bytes, what="the job"
+                )
+        finally:
+            fds.close_all(descriptors)
+        if job.kind == "session":
+            return self._run_session(_session_decoder.decode(body))
+        context = self._begin(Session(JobInfo(job.job)))
+        opened = 0.0
+
+        def enter() -> Any:
+            nonlocal opened
+            # The supervisor's bytes: what its caller handed in.
+            function, args, kwargs = pickle.loads(body)
+            opened = time.monotonic()
+            return function(*args, **kwargs)
+
+        ending = self._runner.run(context, enter, exit_is_an_ending=False, on_session_end=None)
+        ending.entered_at = opened
+        return ending
+
+    def _run_session(self, session: Session) -> Ending:
+        context = self._begin(session)
+        entrypoint = self._hooks.entrypoint
+        assert entrypoint is not None, "a session was sent to a pool of calls"
+        return self._runner.run(
+            context,
+            lambda: entrypoint(context),
+            exit_is_an_ending=True,
+            on_session_end=self._hooks.on_session_end,
+        )
+
+    def _begin(self, session: Session) -> JobContext:
+        context = JobContext(session, self._proc, on_shutdown=self._runner.shutdown_called)
+        self._context = context
+        contexts.set_current(context)
+        if self._drain is not None:
+            self._drain_began(self._drain)
+        return context
+
+    def _drain_began(self, message: DrainBegan) -> None:
+        deadline = None if message.remaining is None else time.monotonic() + message.remaining
+        context = self._context
+        if context is not None:
+            context._drain_began(deadline, self._runner.live_loop)
+        else:
+            self._drain = message
+
+    def _log_fields(self) -> Mapping[str, object]:
+        context = self._context
+        return {} if context is None else context.log_context_fields
+
+    # ── the result ───────────────────────────────────────────────────────────
+
+    def _finished(
+        self, job: RunJob, ending: Ending, usage: _Usage
+    ) -> tuple[Finished, list[int]]:
+        error = None if ending.error is None else error_text(ending.error)
+        status = ending.status
+        payload: bytes | None = None
+        try:
+            payload = _pack_result(job, ending)
+            limit = self._settings.max_payload_bytes
+            if payload is not None and len(payload) > limit:
+                raise ValueError(
+                    f"the result has {len(payload)} bytes, the limit is {limit}; "
+                    "raise max_payload_mb, or hand over a file name instead"
+                )
+        except Exception as exc:  # noqa: BLE001 - pickling runs the user's code
+            if status == "succeeded":
+                status, error = "failed", error_text(exc)
+                payload = _pack_error(exc, job.data_only)
+            else:
+                payload = None  # the text of the error travels all the same
+        descriptors: list[int] = []
+        if payload is not None and len(payload) > fds.INLINE_BYTES:
+            descriptors = [fds.write_memory(payload)]
+            payload = b""
+        finished = Finished(
+            job.job,
+            status,
+            cut(ending.reason, 1024),
+            payload,
+            error,
+            ending.entered_at,
+            usage[0],
+            usage[1],
+        )
+        return finished, descriptors
+
+    def _send(self, message: Any, descriptors: list[int] | None = None) -> None:
+        try:
+            self._channel.send(message, descriptors or ())
+        except ChannelBroken:
+            die_with_group()
+        finally:
+            fds.close_all(descriptors or ())
+
+    # ── leaving ──────────────────────────────────────────────────────────────
+
+    def _leave(self, status: int) -> NoReturn:
+        """Run exit hooks, flush, exit. The supervisor's grace bounds all of it."""
+        try:
+            atexit._run_exitfuncs()
+            logs.flush_output()
+            self._forwarder.close()
+        finally:
+            os._exit(status)
+
+
+def _usage() -> _Usage:
+    """Return CPU seconds of this process and its reaped children, and its peak RSS in bytes."""
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+    unit = 1 if sys.platform == "darwin" else 1024
+    return seconds, own.ru_maxrss * unit
+
+
+def _pack_result(job: RunJob, ending: Ending) -> bytes | None:
+    if ending.error is not None:
+        return _pack_error(ending.error, job.data_only)
+    if ending.status != "succeeded" or job.kind == "session":
+        return None
+    if job.data_only:
+        return _pack_data(ending.value)
+    return travel.pack(ending.value, "the result")
+
+
+def _pack_error(error: BaseException, data_only: bool) -> bytes | None:
+    return None if data_only else travel.pack(error, f"the {type(error).__name__} it raised")
+
+
+def _pack_data(value: object) -> bytes:
+    try:
+        return msgspec.msgpack.encode(value)
+    except TypeError as exc:
+        raise TypeError(f"results='data' takes plain data only, the job returned: {exc}") from exc
+
+
+def error_text(error: BaseException) -> ErrorText:
+    """Return *error* as text that fits into a frame."""
+    try:
+        message = str(error)
+    except Exception as exc:  # noqa: BLE001 - a user's __str__ may raise anything
+        message = f"<its __str__ raised {type(exc).__name__}>"
+    told = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    return ErrorText(type(error).__name__, cut(message, 8192), cut(told))
+
+
+def _nothing() -> None:
+    """The rehearsed job."""
+
+
+async def _nothing_async() -> None:
+    """The rehearsed coroutine."""
+
+
+def report_failure(ends: Ends, error: BaseException) -> None:
+    """Tell the supervisor that this process cannot become a worker."""
+    channel = BlockingChannel(socket.socket(fileno=ends.channel), _decoder)
+    channel.send(Hello(os.getpid()))
+    channel.send(SetupError(error_text(error)))
+    channel.close()

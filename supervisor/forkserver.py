@@ -1,0 +1,271 @@
+"""The supervisor's handle on the fork server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from ipc import fds
+from ipc.aio import AsyncChannel
+from ipc.errors import IpcError
+from ipc.messages import (
+    Decoder,
+    Exited,
+    Fork,
+    Forked,
+    ForkFailed,
+    ForkServerReady,
+    FromForkServer,
+    Hello,
+    KillWorker,
+    PreloadError,
+)
+from supervisor.child import forkserver as child
+from supervisor.errors import PreloadFailed
+from supervisor.job import Exit
+from supervisor.launch import (
+    Blueprint,
+    ExitReport,
+    FreshProcess,
+    LaunchEvents,
+    SideOfChild,
+    in_thread,
+    kill_by_pidfd,
+    make_ends,
+    open_pidfd,
+    watch_exit,
+)
+from supervisor.logs import LogReader, OutputReader
+from supervisor.options import SPAWN_TIMEOUT
+
+logger = logging.getLogger("greenroom.forkserver")
+
+# After the channel was closed the fork server kills what is left and goes; its
+# own sweep gives up after 5 s.
+_CLOSE_SECONDS: Final = 6.0
+
+_decoder: Final[Decoder[FromForkServer]] = Decoder(FromForkServer)
+
+
+class ForkServer:
+    """Starts the fork server, asks it for workers, hands its reports on.
+
+    Args:
+        loop: the pool's loop.
+        blueprint: what it is born with.
+        events: who is told what happens.
+        preload_timeout: seconds for imports and ``preload_fnc``.
+
+    Used once: when it is gone, make another.
+    Runs on: the pool's loop, every method.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        blueprint: Blueprint,
+        events: LaunchEvents,
+        preload_timeout: float,
+    ) -> None:
+        self._loop = loop
+        self._blueprint = blueprint
+        self._events = events
+        self._preload_timeout = preload_timeout
+        self._process: FreshProcess | None = None
+        self._pidfd: int | None = None
+        self._stop_watching: Callable[[], None] = lambda: None
+        self._channel: AsyncChannel[FromForkServer] | None = None
+        self._readers: list[LogReader | OutputReader] = []
+        self._hello: asyncio.Future[None] = loop.create_future()
+        self._ready: asyncio.Future[float] = loop.create_future()
+        self._gone: asyncio.Future[Exit] = loop.create_future()
+        self._serving = False
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id, None before it was started."""
+        return None if self._process is None else self._process.pid
+
+    async def start(self) -> float:
+        """Start it and wait until it serves; return the seconds that preloading took.
+
+        Raises:
+            PreloadFailed: an import, ``preload_fnc``, a thread they left, or the timeout.
+            PicklingError, TypeError, AttributeError: a hook cannot travel.
+            OSError: no process or no descriptors.
+        """
+        near, far = make_ends(capture_output=self._blueprint.capture_output)
+        try:
+            self._channel = AsyncChannel(
+                self._loop,
+                near.channel,
+                _decoder,
+                on_message=self._received,
+                on_end=self._ended,
+            )
+            self._readers.append(
+                LogReader(self._loop, near.logs, context=self._log_context, on_error=self._ended)
+            )
+            for fd, stream in ((near.stdout, "stdout"), (near.stderr, "stderr")):
+                if fd >= 0:
+                    self._readers.append(
+                        OutputReader(self._loop, fd, stream, context=self._log_context)
+                    )
+            process = FreshProcess(
+                child.main, self._blueprint.boot(far), "greenroom-forkserver"
+            )
+            await in_thread(process.start, "greenroom-launch")
+        except BaseException:
+            self._close_descriptors()
+            raise
+        finally:
+            far.close()
+        self._process = process
+        self._pidfd = open_pidfd(process.pid)
+        self._stop_watching = watch_exit(self._loop, process.pid, self._pidfd, self._exited)
+        try:
+            return await self._wait_ready()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _wait_ready(self) -> float:
+        await self._wait_or_fail(self._hello, SPAWN_TIMEOUT, "did not start")
+        return await self._wait_or_fail(
+            self._ready,
+            self._preload_timeout,
+            f"imports and preload_fnc took longer than "
+            f"initialize_process_timeout={self._preload_timeout:g} s",
+        )
+
+    async def _wait_or_fail(self, wanted: asyncio.Future[float], seconds: float, late: str) -> float:
+        await asyncio.wait(
+            {wanted, self._gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        if wanted.done():
+            return wanted.result()
+        if self._gone.done():
+            raise PreloadFailed(
+                f"the fork server ended before it was ready: {self._gone.result()}. If it failed "
+                "while importing the main script, the traceback is on stderr; a script that "
+                "starts a pool or a server needs the guard: if __name__ == '__main__':"
+            )
+        raise PreloadFailed(f"the fork server {late}")
+
+    # ── asking ───────────────────────────────────────────────────────────────
+
+    def launch(self, worker: int, ends: SideOfChild) -> None:
+        """Have *worker* forked. Its ends are closed here: the message carries them."""
+        try:
+            assert self._channel is not None, "launch before start"
+            self._channel.send(Fork(worker), ends.descriptors)
+        except IpcError as exc:
+            raise OSError(errno.EPIPE, f"the fork server is gone: {exc}") from exc
+        finally:
+            ends.close()
+
+    def kill(self, worker: int, pid: int, pidfd: int | None) -> None:
+        """Kill the worker's group: by pidfd, or by asking its parent where there is none."""
+        if pidfd is not None:
+            kill_by_pidfd(pidfd)
+        elif self._channel is not None and not self._channel.ended:
+            try:
+                self._channel.send(KillWorker(worker))
+            except IpcError as exc:
+                logger.warning("cannot have worker %d (pid %d) killed: %s", worker, pid, exc)
+
+    async def close(self) -> None:
+        """End it; it kills and reaps what it still has. Returns when it is gone."""
+        self._serving = False
+        if self._channel is not None:
+            self._channel.close()
+        if self._process is not None and not self._gone.done():
+            await asyncio.wait({self._gone}, timeout=_CLOSE_SECONDS)
+            if not self._gone.done():
+                logger.error("the fork server (pid %s) does not leave; it is killed", self.pid)
+                self._process.kill_group()
+                await self._gone
+        self._close_descriptors()
+
+    # ── hearing ──────────────────────────────────────────────────────────────
+
+    def _received(self, message: FromForkServer, descriptors: list[int]) -> None:
+        if isinstance(message, Forked):
+            pidfd = descriptors.pop() if descriptors else None
+            self._events.launched(message.worker, message.pid, pidfd)
+        elif isinstance(message, Exited):
+            self._events.exited(
+                message.worker,
+                ExitReport(
+                    Exit.from_wait_status(message.status),
+                    message.cpu_seconds,
+                    message.max_rss_bytes,
+                ),
+            )
+        elif isinstance(message, ForkFailed):
+            self._events.launch_failed(
+                message.worker, OSError(message.errno, os.strerror(message.errno))
+            )
+        elif isinstance(message, Hello):
+            _set(self._hello, None)
+        elif isinstance(message, ForkServerReady):
+            self._serving = True
+            _set(self._ready, message.seconds)
+        elif isinstance(message, PreloadError):
+            error = message.error
+            if not self._ready.done():
+                self._ready.set_exception(
+                    PreloadFailed(f"{error.type}: {error.message}", error.traceback)
+                )
+        fds.close_all(descriptors)
+
+    def _ended(self, error: IpcError | None) -> None:
+        # Its exit follows. If it does not, it is alive but mute, and of no use.
+        if error is not None and self._process is not None and not self._gone.done():
+            logger.error("the fork server broke the protocol and is killed: %s", error)
+            self._process.kill_group()
+
+    def _exited(self) -> None:
+        assert self._process is not None
+        report = self._process.reap()
+        assert report is not None, "the kernel said that the fork server ended"
+        if self._channel is not None:
+            # What it had reported before it died counts.
+            self._channel.drain_received()
+        for reader in self._readers:
+            reader.drain()
+        _set(self._gone, report.exit)
+        if self._serving:
+            self._serving = False
+            self._close_descriptors()
+            self._events.launcher_lost(report.exit)
+
+    def _log_context(self) -> Mapping[str, object]:
+        return {"pid": self.pid}
+
+    def _close_descriptors(self) -> None:
+        self._stop_watching()
+        self._stop_watching = lambda: None
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+        if self._channel is not None:
+            self._channel.close()
+        for reader in self._readers:
+            reader.close()
+        self._readers.clear()
+        # Nobody will ask any more; an unread exception would be reported as lost.
+        for future in (self._hello, self._ready):
+            if future.done() and not future.cancelled():
+                with contextlib.suppress(asyncio.CancelledError):
+                    future.exception()
+
+
+def _set(future: asyncio.Future[object] | asyncio.Future[None], value: object) -> None:
+    if not future.done():
+        future.set_result(value)  # type: ignore[arg-type]  # one helper for three futures

@@ -1,0 +1,331 @@
+"""What a launcher of workers promises, and what both of them need.
+
+Two launchers: the fork server (``forkserver.py``) and fresh interpreters
+(``spawn.py``). Both start a process through multiprocess's spawn context, both
+report with the same four calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing.process
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, TypeVar
+
+from ipc import fds
+from supervisor.child.boot import Boot, Ends, Hooks, Inherited, Sealed, Settings
+from supervisor.job import Exit
+
+T = TypeVar("T")
+
+# linux/pidfd.h, since Linux 6.9: the signal goes to the group that the process leads.
+_PIDFD_SIGNAL_PROCESS_GROUP: Final = 1 << 2
+
+
+@dataclass(frozen=True)
+class ExitReport:
+    """A process's end as the kernel told it.
+
+    Args:
+        exit: the status or signal; unknown where its parent died first.
+        cpu_seconds: user and system time, None if nobody could tell.
+        max_rss_bytes: peak resident memory, None if nobody could tell.
+    """
+
+    exit: Exit
+    cpu_seconds: float | None = None
+    max_rss_bytes: int | None = None
+
+
+class LaunchEvents(Protocol):
+    """Who a launcher reports to. Runs on: the pool's loop, every method."""
+
+    def launched(self, worker: int, pid: int, pidfd: int | None) -> None:
+        """The worker has a process. The pidfd is the callee's to close."""
+        ...
+
+    def launch_failed(self, worker: int, error: OSError) -> None:
+        """There is no process and there will be none."""
+        ...
+
+    def exited(self, worker: int, report: ExitReport) -> None:
+        """The process has been reaped."""
+        ...
+
+    def launcher_lost(self, exit: Exit) -> None:
+        """The launcher itself is gone; its workers have to be watched one by one."""
+        ...
+
+
+class Launcher(Protocol):
+    """Starts workers' processes. Runs on: the pool's loop, every method."""
+
+    async def start(self) -> float:
+        """Get ready; return the seconds that preloading took.
+
+        Raises:
+            PreloadFailed: the user's imports or ``preload_fnc`` failed.
+            OSError: no process or no descriptors.
+        """
+        ...
+
+    def launch(self, worker: int, ends: SideOfChild) -> None:
+        """Have a process made; does not wait. *ends* are closed here when they were passed on.
+
+        Raises:
+            OSError: no descriptors left. Nothing was started.
+        """
+        ...
+
+    def kill(self, worker: int, pid: int, pidfd: int | None) -> None:
+        """Send SIGKILL to the worker's whole group."""
+        ...
+
+    async def close(self) -> None:
+        """Leave nothing behind. All workers have been reaped before, or are killed now."""
+        ...
+
+
+@dataclass
+class SideOfChild:
+    """The child's ends while the supervisor still holds them."""
+
+    channel: socket.socket
+    logs: socket.socket
+    stdout: int = -1
+    stderr: int = -1
+
+    @property
+    def descriptors(self) -> list[int]:
+        """The descriptors in travelling order."""
+        return Ends(self.channel.fileno(), self.logs.fileno(), self.stdout, self.stderr).all
+
+    def close(self) -> None:
+        """Close all of them. May be called again."""
+        self.channel.close()
+        self.logs.close()
+        fds.close_all([fd for fd in (self.stdout, self.stderr) if fd >= 0])
+        self.stdout = self.stderr = -1
+
+
+@dataclass
+class SideOfSupervisor:
+    """The supervisor's ends of one child."""
+
+    channel: socket.socket
+    logs: socket.socket
+    stdout: int = -1
+    stderr: int = -1
+
+
+def make_ends(*, capture_output: bool) -> tuple[SideOfSupervisor, SideOfChild]:
+    """Return both sides of a new child's descriptors.
+
+    Raises:
+        OSError: EMFILE or ENFILE. What was opened until then is closed again.
+    """
+    with contextlib.ExitStack() as ours:
+        channel, child_channel = _pair(ours)
+        logs, child_logs = _pair(ours)
+        near = SideOfSupervisor(channel, logs)
+        far = SideOfChild(child_channel, child_logs)
+        if capture_output:
+            near.stdout, far.stdout = _pipe(ours)
+            near.stderr, far.stderr = _pipe(ours)
+        ours.pop_all()
+    return near, far
+
+
+def _pair(stack: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
+    near, far = fds.channel_pair()
+    stack.callback(near.close)
+    stack.callback(far.close)
+    return near, far
+
+
+def _pipe(stack: contextlib.ExitStack) -> tuple[int, int]:
+    reader, writer = os.pipe()
+    stack.callback(fds.close_all, (reader, writer))
+    return reader, writer
+
+
+@dataclass
+class Blueprint:
+    """What each child of one pool is born with."""
+
+    hooks: Hooks
+    settings: Settings
+    capture_output: bool = False
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def boot(self, ends: SideOfChild, worker: int = 0) -> Boot:
+        """Return what travels to a new child."""
+        return Boot(
+            hooks=Sealed(self.hooks),
+            settings=self.settings,
+            ends=tuple(Inherited(fd) for fd in ends.descriptors),
+            worker=worker,
+            supervisor_pid=os.getpid(),
+            authkey=bytes(multiprocessing.process.current_process().authkey),
+            tracker=_running_tracker(),
+        )
+
+
+def _running_tracker() -> Inherited | None:
+    """Return the standard library's resource tracker, if the host program started it.
+
+    With it the children report shared memory to the host's tracker; each would
+    start its own otherwise, and unlink at its exit what the host still uses.
+    """
+    module: Any = sys.modules.get("multiprocessing.resource_tracker")
+    fd = None if module is None else module._resource_tracker._fd
+    return None if fd is None else Inherited(fd)
+
+
+class FreshProcess:
+    """A process started by multiprocess, waited for and reaped by us.
+
+    multiprocess would poll for it whenever another process is started, and join
+    it at exit. We reap it ourselves, with its resource usage, so it is taken off
+    those lists at once.
+    """
+
+    def __init__(self, target: Callable[[Boot], None], boot: Boot, name: str) -> None:
+        self._target = target
+        self._boot = boot
+        self._name = name
+        self._process: Any = None
+        self.pid = 0
+
+    def start(self) -> None:
+        """Start it. Blocks for some milliseconds: not for the loop's thread.
+
+        Raises:
+            OSError: the kernel refused.
+            PicklingError, TypeError, AttributeError: a hook cannot travel.
+        """
+        import multiprocess
+        import multiprocess.process
+
+        context = multiprocess.get_context("spawn")
+        process = context.Process(target=self._target, args=(self._boot,), name=self._name)
+        process.start()
+        multiprocess.process._children.discard(process)
+        self._process = process
+        self.pid = process.pid
+
+    def kill_group(self) -> None:
+        """Send SIGKILL to the process and its group. Only before :meth:`reap`."""
+        for send in (os.kill, os.killpg):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                send(self.pid, signal.SIGKILL)
+
+    def reap(self) -> ExitReport | None:
+        """Return how it ended, or None if it has not yet. What is left of its group is killed."""
+        if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            return None
+        # Its zombie keeps the group's number ours until the next line but one.
+        self.kill_group()
+        _, status, usage = os.wait4(self.pid, 0)
+        popen = self._process._popen
+        popen.returncode = os.waitstatus_to_exitcode(status)
+        self._process.close()
+        unit = 1 if sys.platform == "darwin" else 1024
+        return ExitReport(
+            Exit.from_wait_status(status),
+            usage.ru_utime + usage.ru_stime,
+            usage.ru_maxrss * unit,
+        )
+
+
+def kill_by_pidfd(pidfd: int) -> None:
+    """Send SIGKILL to a process and to the group that it leads; a reused pid is never hit."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL, None, _PIDFD_SIGNAL_PROCESS_GROUP)
+    except (ProcessLookupError, PermissionError):
+        pass  # it leads no group any more, or not yet
+    except OSError:
+        pass  # before Linux 6.9: the parent kills the group when it reaps the leader
+
+
+def watch_exit(
+    loop: asyncio.AbstractEventLoop, pid: int, pidfd: int | None, on_exit: Callable[[], None]
+) -> Callable[[], None]:
+    """Call *on_exit* once the process has ended; return what stops the watching.
+
+    By pidfd. Where the kernel has none (macOS) a thread waits, which works for
+    children of this process only.
+    """
+    if pidfd is not None:
+        watched = pidfd
+
+        def readable() -> None:
+            loop.remove_reader(watched)
+            on_exit()
+
+        loop.add_reader(watched, readable)
+        return lambda: loop.remove_reader(watched) and None
+
+    def wait() -> None:
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(on_exit)
+
+    threading.Thread(target=wait, name=f"greenroom-wait-{pid}", daemon=True).start()
+    return lambda: None
+
+
+def open_pidfd(pid: int) -> int | None:
+    """Return a pidfd of a child that is not reaped yet, None where there are none."""
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
+
+
+async def in_thread(work: Callable[[], T], name: str) -> T:
+    """Run *work* in a thread of its own that ends with it, and return its result.
+
+    Why not the loop's executor: its threads stay, and belong to the host program.
+    Cancelled: the work goes on to its end; its result is dropped.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(value: T | None, error: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(value)  # type: ignore[arg-type]  # T where there is no error
+
+    def run() -> None:
+        value: T | None = None
+        error: BaseException | None = None
+        try:
+            value = work()
+        except BaseException as exc:  # noqa: BLE001 - handed to whoever awaits
+            error = exc
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(settle, value, error)
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    try:
+        return await asyncio.shield(done)
+    finally:
+        if done.done():
+            thread.join()

@@ -1,0 +1,78 @@
+"""One accepted job as the pool keeps it, from acceptance to outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ipc import fds
+from ipc.messages import RunJob
+from supervisor.handle import JobHandle
+from supervisor.outcome import Ask, Facts, Kill
+
+# How often a job may be handed over: a worker that dies in the instant of the
+# hand-over has not begun it, and three such deaths in a row are no accident.
+MAX_HAND_OVERS: Final = 3
+
+
+@dataclass
+class JobRecord:
+    """What the pool knows about one job. Moments in monotonic seconds.
+
+    Args:
+        handle: the caller's end.
+        kind: ``"call"`` or ``"session"``.
+        body: what the worker opens; dropped once the job has begun.
+        data_only: only plain data may come back.
+        timeout: wall time from the hand-over in seconds; None for none.
+        memory_limit_bytes: PSS of its process tree at which it is killed; 0: off.
+        queued_at: when it was accepted.
+    """
+
+    handle: JobHandle[Any]
+    kind: str
+    body: bytes
+    queued_at: float
+    data_only: bool = False
+    timeout: float | None = None
+    memory_limit_bytes: int = 0
+    hand_overs: int = 0
+    handed_at: float | None = None
+    started_at: float | None = None
+    ask: Ask | None = None
+    kill: Kill | None = None
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self.handle.id
+
+    @property
+    def begun(self) -> bool:
+        """True once a worker said STARTED: from then on it is never handed over again."""
+        return self.started_at is not None
+
+    def message(self, *, last: bool) -> tuple[RunJob, Sequence[int]]:
+        """Return what is sent to the worker, and the descriptors beside it, the caller's to close.
+
+        Raises:
+            OSError: no memory or no descriptor for a large body.
+        """
+        if len(self.body) <= fds.INLINE_BYTES:
+            return RunJob(self.id, self.kind, last, self.body, self.data_only), ()
+        memory = fds.write_memory(self.body)
+        return RunJob(self.id, self.kind, last, b"", self.data_only), (memory,)
+
+    def facts(self, *, now: float, wall_offset: float, pid: int | None = None) -> Facts:
+        """Return what an outcome is made from."""
+        return Facts(
+            queued_at=self.queued_at,
+            ended_at=now,
+            wall_offset=wall_offset,
+            pid=pid,
+            handed_at=self.handed_at,
+            started_at=self.started_at,
+            ask=self.ask,
+            kill=self.kill,
+        )

@@ -1,0 +1,479 @@
+"""One worker as the supervisor sees it: its state, its channel, its one clock.
+
+What should happen is decided in ``lifecycle.py``; this file carries it out, and
+turns what the kernel and the child say into events. It trusts nothing that
+comes over the channel: a message that has no place in the worker's state is the
+child's fault, and the answer is a kill.
+
+Guarantees:
+* a job that was handed over gets exactly one of: ``finished``, ``lost``;
+* descriptors are closed when, and only when, the worker is released.
+
+Assumes: ``launched`` comes before ``exited``, and each at most once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn, Protocol
+
+from ipc import fds
+from ipc.aio import AsyncChannel
+from ipc.errors import IpcError, PayloadTooLarge, ProtocolError
+from ipc.messages import (
+    Decoder,
+    DrainBegan,
+    Finished,
+    FromWorker,
+    Hello,
+    Lagging,
+    Ping,
+    Pong,
+    Ready,
+    SetupError,
+    Started,
+    Stop,
+)
+from supervisor import clock
+from supervisor.job import Exit
+from supervisor.launch import ExitReport, SideOfSupervisor
+from supervisor.lifecycle import CLOCKS, FROM_CHILD, Act, Event, IllegalTransition, State, step
+from supervisor.logs import LogReader, OutputReader
+from supervisor.outcome import Ask, Kill
+from supervisor.record import JobRecord
+from supervisor.results import DATA, PICKLE, Parcel, SealedMemory
+
+logger = logging.getLogger("greenroom.worker")
+
+_decoder: Final[Decoder[FromWorker]] = Decoder(FromWorker)
+
+# A result in memory of its own is read at once up to here (a millisecond or
+# two); a larger one stays there until its caller wants it.
+_READ_NOW_BYTES: Final = 4 * 2**20
+
+
+class Keeper(Protocol):
+    """Who keeps the workers. Every call is made on the pool's loop and must not raise."""
+
+    def moved(self, worker: Worker, before: State) -> None:
+        """The worker's state changed; it was *before*."""
+        ...
+
+    def clock_seconds(self, worker: Worker, name: str) -> float | None:
+        """Return how long the clock of that name runs for this worker; None: for ever."""
+        ...
+
+    def send_kill(self, worker: Worker) -> None:
+        """Send SIGKILL to the worker's group."""
+        ...
+
+    def offer(self, worker: Worker) -> None:
+        """The worker is idle: give it a job, or keep it."""
+        ...
+
+    def warmed(self, worker: Worker, seconds: float) -> None:
+        """``setup_fnc`` took so long."""
+        ...
+
+    def failed(self, worker: Worker, what: str, traceback: str) -> None:
+        """The worker did not get warm."""
+        ...
+
+    def idle_death(self, worker: Worker) -> None:
+        """The worker ended while it was idle."""
+        ...
+
+    def started(self, worker: Worker, job: JobRecord) -> None:
+        """The job has begun."""
+        ...
+
+    def finished(self, worker: Worker, job: JobRecord, message: Finished, parcel: Parcel) -> None:
+        """The job is over and said how it ended."""
+        ...
+
+    def lost(self, worker: Worker, job: JobRecord, report: ExitReport) -> None:
+        """The worker ended, and its job had not said how it ended."""
+        ...
+
+    def released(self, worker: Worker) -> None:
+        """The worker is reaped and its descriptors are closed."""
+        ...
+
+
+class Worker:
+    """One worker.
+
+    Args:
+        number: its name towards the launcher; never reused.
+        loop: the pool's loop.
+        keeper: who keeps it.
+        side: the supervisor's ends; owned by the worker from here on.
+        max_payload_bytes: the largest result that is accepted.
+
+    Runs on: the pool's loop, every method.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        loop: asyncio.AbstractEventLoop,
+        keeper: Keeper,
+        side: SideOfSupervisor,
+        *,
+        max_payload_bytes: int,
+    ) -> None:
+        self.number = number
+        self.pid: int | None = None
+        self.pidfd: int | None = None
+        self.job: JobRecord | None = None
+        self.jobs_served = 0
+        self.last_heard = clock.monotonic()
+        self.last_stack = ""
+        self._loop = loop
+        self._keeper = keeper
+        self._max_payload_bytes = max_payload_bytes
+        self._state = State.SPAWNING
+        self._timer: asyncio.TimerHandle | None = None
+        self._ping_number = 0
+        self._ping_sent = 0.0
+        self._kill_when_launched = False
+        self._report: ExitReport | None = None
+        self._ask: Ask | None = None
+        self._grace = 0.0
+        self._what_failed = ("", "")
+        self._last_job_id: str | None = None
+        self._channel: AsyncChannel[FromWorker] = AsyncChannel(
+            loop, side.channel, _decoder, on_message=self._received, on_end=self._channel_ended
+        )
+        self._readers: list[LogReader | OutputReader] = [
+            LogReader(loop, side.logs, context=self.log_context, on_error=self._broke_protocol)
+        ]
+        for fd, stream in ((side.stdout, "stdout"), (side.stderr, "stderr")):
+            if fd >= 0:
+                self._readers.append(OutputReader(loop, fd, stream, context=self.log_context))
+        self._start_clock()
+
+    @property
+    def state(self) -> State:
+        """What the worker is."""
+        return self._state
+
+    def __repr__(self) -> str:
+        job = f" {self.job.id}" if self.job is not None else ""
+        return f"<Worker {self.number} pid {self.pid} {self._state.value}{job}>"
+
+    # ── the one place where the state changes ────────────────────────────────
+
+    def apply(self, event: Event) -> None:
+        """Take the step that *event* causes and carry out its acts.
+
+        Raises:
+            IllegalTransition: the event is ours and cannot happen in this state.
+        """
+        before = self._state
+        try:
+            after, acts = step(before, event)
+        except IllegalTransition as exc:
+            if event not in FROM_CHILD:
+                raise
+            self._broke_protocol(ProtocolError(str(exc)))
+            return
+        # The state changes before the acts run: an act may call back into us, and
+        # that event must meet the new state.
+        self._state = after
+        if after is not before:
+            logger.debug("worker %d (pid %s): %s ── %s ──► %s",
+                         self.number, self.pid, before.value, event.value, after.value)
+            self._start_clock()
+            self._keeper.moved(self, before)
+        for act in acts:
+            self._carry_out(act)
+
+    def _carry_out(self, act: Act) -> None:
+        if act is Act.SEND_JOB:
+            self._send_job()
+        elif act is Act.ASK_TO_STOP:
+            self._ask_to_stop()
+        elif act is Act.KILL:
+            self._kill()
+        elif act is Act.OFFER:
+            self._keeper.offer(self)
+        elif act is Act.COUNT_WARM:
+            pass  # counted with its duration where READY was received
+        elif act is Act.COUNT_FAILURE:
+            self._keeper.failed(self, *self._failure())
+        elif act is Act.COUNT_IDLE_DEATH:
+            self._keeper.idle_death(self)
+        elif act is Act.SETTLE_JOB:
+            self._settle_job()
+        elif act is Act.RELEASE:
+            self._release()
+        else:
+            _never(act)
+
+    # ── what others ask of it ────────────────────────────────────────────────
+
+    def hand_over(self, job: JobRecord) -> None:
+        """Give *job* to this idle worker."""
+        assert self.job is None, "a worker has one job at a time"
+        self.job = job
+        self.apply(Event.HAND_OVER)
+
+    def stop_job(self, ask: Ask, grace: float) -> None:
+        """Ask its job to stop; *grace* seconds later it is killed."""
+        if self.job is not None and self.job.ask is None:
+            self.job.ask = ask
+        self._ask, self._grace = ask, grace
+        self.apply(Event.STOP_JOB)
+
+    def retire(self) -> None:
+        """Let it go: it has no job and is not wanted any more."""
+        self._ask = Ask("retired")
+        self.apply(Event.RETIRE)
+
+    def kill(self, kill: Kill) -> None:
+        """Kill it and its group, for a reason that its job's outcome will carry."""
+        if self.job is not None and self.job.kill is None:
+            self.job.kill = kill
+        if self._state not in (State.KILLED, State.REAPED):
+            self._what_failed = (f"killed while warming up: {kill.reason}", kill.detail)
+        self.apply(Event.KILL)
+
+    def tell_drain(self, remaining: float | None) -> None:
+        """Tell the job, or the one to come, that the server drains."""
+        self._send(DrainBegan(remaining))
+
+    def ping(self, now: float) -> None:
+        """Ask whether it is there."""
+        self._ping_number += 1
+        self._ping_sent = now
+        self._send(Ping(self._ping_number))
+
+    # ── what its launcher says ───────────────────────────────────────────────
+
+    def launched(self, pid: int, pidfd: int | None) -> None:
+        """It has a process. The pidfd is owned from here on."""
+        self.pid, self.pidfd = pid, pidfd
+        if self._kill_when_launched:
+            self._keeper.send_kill(self)
+
+    def launch_failed(self, error: OSError) -> None:
+        """It never had a process and will not get one."""
+        self._what_failed = (f"no process: {error}", "")
+        self._report = ExitReport(Exit())
+        self.apply(Event.LAUNCH_FAILED)
+
+    def exited(self, report: ExitReport) -> None:
+        """The kernel said how it ended. What it had said before still counts."""
+        self._report = report
+        # Events of these last words meet the state they were sent in.
+        self._channel.drain_received()
+        for reader in self._readers:
+            reader.drain()
+        self.apply(Event.EXITED)
+
+    # ── acts ─────────────────────────────────────────────────────────────────
+
+    def _send_job(self) -> None:
+        job = self.job
+        assert job is not None
+        job.hand_overs += 1
+        limit = self._keeper.clock_seconds(self, "max_jobs_per_process")
+        last = limit is not None and self.jobs_served + 1 >= limit
+        try:
+            message, descriptors = job.message(last=last)
+        except OSError as exc:
+            logger.warning("job %s cannot be handed over: %s", job.id, exc)
+            self.kill(Kill("descriptors", str(exc)))
+            return
+        job.handed_at = clock.monotonic()
+        try:
+            self._channel.send(message, descriptors)
+        except IpcError as exc:
+            # It is gone, or about to be: its exit brings the job back to the queue.
+            logger.debug("worker %d did not take job %s: %s", self.number, job.id, exc)
+            self.kill(Kill("gone", str(exc)))
+        finally:
+            fds.close_all(descriptors)
+
+    def _ask_to_stop(self) -> None:
+        if self._ask is None:  # by its own clock: the job's timeout, or old age
+            timed_out = self.job is not None
+            self._ask = Ask("timeout", timed_out=True) if timed_out else Ask("max_idle_age")
+            self._grace = self._keeper.clock_seconds(self, CLOCKS[State.STOPPING]) or 0.0
+            if self.job is not None:
+                self.job.ask = self._ask
+        self._send(Stop(self._ask.reason, self._grace))
+
+    def _kill(self) -> None:
+        if self.job is not None and self.job.kill is None:
+            self.job.kill = Kill("grace", "it did not stop in time")
+        if self.pid is None:
+            self._kill_when_launched = True
+        else:
+            self._keeper.send_kill(self)
+
+    def _failure(self) -> tuple[str, str]:
+        what, traceback = self._what_failed
+        if not what and self._report is not None:
+            what = f"the worker ended while it warmed up: {self._report.exit}"
+        if not what:
+            seconds = self._keeper.clock_seconds(self, CLOCKS[State.WARMING])
+            what = f"setup_fnc took longer than initialize_process_timeout={seconds:g} s"
+        return what, traceback
+
+    def _settle_job(self) -> None:
+        job, self.job = self.job, None
+        if job is not None:
+            assert self._report is not None
+            self._keeper.lost(self, job, self._report)
+
+    def _release(self) -> None:
+        self._channel.close()
+        for reader in self._readers:
+            reader.close()
+        self._readers.clear()
+        if self.pidfd is not None:
+            os.close(self.pidfd)
+            self.pidfd = None
+        self._keeper.released(self)
+
+    # ── the clock ────────────────────────────────────────────────────────────
+
+    def _start_clock(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        name = CLOCKS.get(self._state)
+        if name is None:
+            return
+        if self._state is State.STOPPING and self._ask is not None:
+            seconds: float | None = self._grace
+        else:
+            seconds = self._keeper.clock_seconds(self, name)
+        if seconds is not None:
+            self._timer = self._loop.call_later(seconds, self.apply, Event.TIMEOUT)
+
+    # ── what the child says ──────────────────────────────────────────────────
+
+    def _received(self, message: FromWorker, descriptors: list[int]) -> None:
+        self.last_heard = clock.monotonic()
+        try:
+            if isinstance(message, Finished):
+                self._finished(message, descriptors)
+            elif isinstance(message, Started):
+                self._started(message)
+            elif isinstance(message, Pong):
+                self._pong(message)
+            elif isinstance(message, Hello):
+                self.apply(Event.HELLO)
+            elif isinstance(message, Ready):
+                if self._state is State.WARMING:
+                    self._keeper.warmed(self, message.seconds)
+                self.apply(Event.READY)
+            elif isinstance(message, SetupError):
+                error = message.error
+                self._what_failed = (f"setup_fnc raised {error.type}: {error.message}",
+                                     error.traceback)
+                self.apply(Event.SETUP_FAILED)
+            else:
+                self._lagging(message)
+        except ProtocolError as exc:
+            self._broke_protocol(exc)
+        finally:
+            fds.close_all(descriptors)
+
+    def _started(self, message: Started) -> None:
+        job = self.job
+        if job is None or job.id != message.job or job.begun:
+            raise ProtocolError(f"it began job {message.job!r}, which it was not given")
+        job.started_at = message.at
+        job.body = b""  # it is never handed over again
+        self._keeper.started(self, job)
+
+    def _finished(self, message: Finished, descriptors: list[int]) -> None:
+        job = self.job
+        if job is None or job.id != message.job or not job.begun:
+            raise ProtocolError(f"it ended job {message.job!r}, which it had not begun")
+        parcel = self._parcel(job, message, descriptors)
+        self.job = None
+        self._last_job_id = job.id
+        self.jobs_served += 1
+        limit = self._keeper.clock_seconds(self, "max_jobs_per_process")
+        last = limit is not None and self.jobs_served >= limit
+        # The caller hears of the end first: leaving and recycling can wait.
+        self._keeper.finished(self, job, message, parcel)
+        self.apply(Event.LAST_JOB_DONE if last else Event.JOB_DONE)
+
+    def _parcel(self, job: JobRecord, message: Finished, descriptors: list[int]) -> Parcel:
+        encoding = DATA if job.data_only else PICKLE
+        content: bytes | bytearray | SealedMemory | None = message.payload
+        if descriptors:
+            memory = SealedMemory(descriptors.pop(), self._max_payload_bytes)
+            content = memory
+            if memory.size <= _READ_NOW_BYTES:
+                content = memory.read()
+                memory.close()
+        elif message.payload is not None and len(message.payload) > self._max_payload_bytes:
+            raise PayloadTooLarge("the result", len(message.payload), self._max_payload_bytes)
+        return Parcel(content, encoding, timeout=job.timeout)
+
+    def _pong(self, message: Pong) -> None:
+        if message.number > self._ping_number:
+            raise ProtocolError(f"it answered ping {message.number} of {self._ping_number}")
+        if message.number == self._ping_number:
+            seconds = self.last_heard - self._ping_sent
+            threshold = self._keeper.clock_seconds(self, "high_ping_threshold")
+            if threshold is not None and seconds > threshold:
+                logger.warning("worker %d answered a ping after %.2f s", self.number, seconds,
+                               extra={"greenroom": dict(self.log_context())})
+
+    def _lagging(self, message: Lagging) -> None:
+        self.last_stack = message.stack
+        logger.warning(
+            "the event loop of job %s has not turned for %.2f s; it is here:\n%s",
+            self.job.id if self.job is not None else None,
+            message.seconds,
+            message.stack,
+            extra={"greenroom": dict(self.log_context())},
+        )
+
+    def _channel_ended(self, error: IpcError | None) -> None:
+        if isinstance(error, ProtocolError):
+            self._broke_protocol(error)
+        elif self._state not in (State.STOPPING, State.KILLED, State.REAPED):
+            # Its process is ending, and the exit status follows: then this kill
+            # hits nobody. Or it closed its channel and lives: then it is of no use.
+            self.kill(Kill("channel", "it closed its channel"))
+
+    def _broke_protocol(self, error: IpcError) -> None:
+        if self._state not in (State.KILLED, State.REAPED):
+            logger.error("worker %d (pid %s) broke the protocol and is killed: %s",
+                         self.number, self.pid, error)
+        self.kill(Kill("protocol", str(error)))
+
+    def _send(self, message: Any) -> None:
+        try:
+            self._channel.send(message)
+        except IpcError as exc:
+            # The end of the channel or the exit status follows and tells the rest.
+            logger.debug("worker %d was not told %s: %s", self.number, message, exc)
+
+    def log_context(self) -> Mapping[str, object]:
+        """Return the fields that go onto each of its log records."""
+        fields: dict[str, object] = {"pid": self.pid}
+        if self.job is not None:
+            fields["job_id"] = self.job.id
+            if self.job.handle.info.room.name:
+                fields["room"] = self.job.handle.info.room.name
+        elif self._last_job_id is not None:
+            # Its last lines may be read after its last word.
+            fields["job_id"] = self._last_job_id
+        return fields
+
+
+def _never(act: Act) -> NoReturn:
+    raise AssertionError(f"an act that nobody carries out: {act}")
