@@ -16,7 +16,6 @@ task switches a message.
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -34,6 +33,11 @@ READ_BYTES: Final = 64 * 1024
 # What may wait for a peer that is slow to read: two of the largest frames, so
 # that one large message never makes a healthy peer look dead.
 MAX_WAITING_BYTES: Final = 2 * MAX_FRAME_BYTES
+
+# Reads that take what a dead peer left: more than a socket buffer holds (it is
+# under 1 MiB) even if some reads end early at a descriptor. The end is needed: a
+# living peer, or a stray that holds a dead one's socket, may write for ever.
+_LAST_READS: Final = 32
 
 # Descriptors nobody announced yet. More than this is a peer that sends them for
 # the sake of filling our table.
@@ -75,6 +79,7 @@ class AsyncChannel(Generic[M]):
         self._waiting: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._waiting_bytes = 0
         self._ended = False
+        self._failure: ChannelBroken | None = None  # why nothing can be sent any more
         self._closed = False
         sock.setblocking(False)
         loop.add_reader(self._fd, self._readable)
@@ -91,23 +96,28 @@ class AsyncChannel(Generic[M]):
         its own as soon as this returns.
 
         Raises:
-            ProtocolError: it is over the frame limit. Nothing was sent.
+            ProtocolError: it is over the frame limit, or cannot be encoded. Nothing
+                was sent.
             ChannelClosed: this end was closed.
-            ChannelBroken: the peer is gone, or does not read. ``on_end`` follows.
+            ChannelBroken: the peer is gone, or does not read. ``on_end`` follows,
+                unless it was called already.
+            OSError: EMFILE or ENFILE, for a descriptor that must wait. Nothing was
+                sent.
         """
         if self._closed:
             raise ChannelClosed("this end of the channel was closed")
+        if self._failure is not None:
+            raise ChannelBroken(*self._failure.args)
         data = encode_frame(encode(message), len(descriptors))
         if self._waiting:
-            self._queue(data, tuple(os.dup(fd) for fd in descriptors))
+            self._queue(data, descriptors)
             return
         try:
             sent = self._write(data, descriptors)
         except OSError as exc:
             raise self._broken(exc) from exc
         if sent < len(data):
-            left = () if sent else tuple(os.dup(fd) for fd in descriptors)
-            self._queue(data[sent:], left)
+            self._queue(data[sent:], () if sent else descriptors)
 
     def drain_received(self) -> None:
         """Read and hand on whatever the kernel holds. For a peer that has died.
@@ -115,8 +125,8 @@ class AsyncChannel(Generic[M]):
         A dead peer's last words are in the socket when its death is known. They
         are read first, so that what it had said counts.
         """
-        while not self.ended:
-            if not self._read_once():
+        for _ in range(_LAST_READS):
+            if self.ended or not self._read_once():
                 return
 
     def close(self) -> None:
@@ -190,13 +200,12 @@ class AsyncChannel(Generic[M]):
         except (BlockingIOError, InterruptedError):
             return 0
 
-    def _queue(self, data: bytes, descriptors: tuple[int, ...]) -> None:
-        self._waiting.append((data, descriptors))
-        self._waiting_bytes += len(data)
-        if self._waiting_bytes > MAX_WAITING_BYTES:
-            error = ChannelBroken(f"the peer leaves {self._waiting_bytes} bytes unread")
-            self._end_soon(error)
-            raise error
+    def _queue(self, data: bytes, descriptors: Sequence[int]) -> None:
+        waiting_bytes = self._waiting_bytes + len(data)
+        if waiting_bytes > MAX_WAITING_BYTES:
+            raise self._end_soon(ChannelBroken(f"the peer leaves {waiting_bytes} bytes unread"))
+        self._waiting.append((data, fds.duplicate(descriptors)))
+        self._waiting_bytes = waiting_bytes
         if len(self._waiting) == 1:
             self._loop.add_writer(self._fd, self._writable)
 
@@ -206,7 +215,8 @@ class AsyncChannel(Generic[M]):
             try:
                 sent = self._write(data, descriptors)
             except OSError as exc:
-                self._end(ChannelBroken(f"the peer is gone: {exc.strerror}"))
+                self._loop.remove_writer(self._fd)
+                self._broken(exc)
                 return
             if sent == 0:
                 return
@@ -221,25 +231,29 @@ class AsyncChannel(Generic[M]):
     # ── the end ──────────────────────────────────────────────────────────────
 
     def _broken(self, exc: OSError) -> ChannelBroken:
-        error = ChannelBroken(f"the peer is gone: {exc.strerror}")
         # What the peer said before it went is still to be read, so a failed send
         # ends the channel only after the reader has come to the end by itself.
         # A peer that only closed its reading half would never get there: hence
         # the call on the next turn.
-        self._end_soon(error)
-        return error
+        return self._end_soon(ChannelBroken(f"the peer is gone: {exc.strerror}"))
 
-    def _end_soon(self, error: ChannelBroken) -> None:
+    def _end_soon(self, error: ChannelBroken) -> ChannelBroken:
         def end() -> None:
             self.drain_received()
             self._end(error)
 
+        # From here on nothing is sent: after a message that was dropped, the
+        # next one would arrive in its place.
+        self._failure = error
         self._loop.call_soon(end)
+        return error
 
     def _end(self, error: IpcError | None) -> None:
         if self.ended:
             return
         self._ended = True
+        if self._failure is None:
+            self._failure = ChannelBroken("the peer has ended the channel")
         self._loop.remove_reader(self._fd)
         self._loop.remove_writer(self._fd)
         self._on_end(error)

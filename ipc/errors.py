@@ -47,6 +47,10 @@ class PayloadTooLarge(ProtocolError):
         return f"{text}; {self.remedy}" if self.remedy else text
 
 
+class NotEncodable(ProtocolError, ValueError):
+    """A message holds what cannot travel. Also a ``ValueError``, as of any encoder."""
+
+
 class ChannelClosed(IpcError):
     """This side closed the channel and then used it."""
 

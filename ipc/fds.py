@@ -50,6 +50,22 @@ def close_all(descriptors: Iterable[int]) -> None:
             os.close(fd)
 
 
+def duplicate(descriptors: Iterable[int]) -> tuple[int, ...]:
+    """Return a copy of each of *descriptors*, the caller's to close.
+
+    Raises:
+        OSError: EMFILE or ENFILE. None of the copies is left open.
+    """
+    copies: list[int] = []
+    try:
+        for fd in descriptors:
+            copies.append(os.dup(fd))
+    except OSError:
+        close_all(copies)
+        raise
+    return tuple(copies)
+
+
 def send_with_descriptors(sock: socket.socket, data: bytes, descriptors: Sequence[int]) -> int:
     """Send the beginning of *data* together with *descriptors*; return how much went out.
 

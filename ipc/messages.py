@@ -24,7 +24,7 @@ from typing import Any, Final, Generic, TypeVar, Union
 
 import msgspec
 
-from ipc.errors import ProtocolError
+from ipc.errors import NotEncodable, ProtocolError
 
 # Longer texts are cut where they are made. A traceback is useful in its first
 # and last lines; a megabyte of it would only fill the frame.
@@ -239,13 +239,13 @@ def encode(message: Message) -> bytes:
     """Return the message as bytes.
 
     Raises:
-        ProtocolError: it holds what cannot travel: a text with a lone surrogate, a
+        NotEncodable: it holds what cannot travel: a text with a lone surrogate, a
             number of more than 64 bits, a field that is not plain data.
     """
     try:
         return _encoder.encode(message)
     except (UnicodeEncodeError, OverflowError, TypeError, RecursionError) as exc:
-        raise ProtocolError(f"a {type(message).__name__} cannot be sent: {exc}") from exc
+        raise NotEncodable(f"a {type(message).__name__} cannot be sent: {exc}") from exc
 
 
 
@@ -272,8 +272,17 @@ class Decoder(Generic[M]):
 
 
 def cut(text: str, limit: int = MAX_TEXT) -> str:
-    """Return *text* with its middle left out when it is longer than *limit* characters."""
-    if len(text) <= limit:
-        return text
-    half = limit // 2
-    return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[len(text) - half :]}"
+    """Return *text* fit to travel.
+
+    Its middle is left out when it is longer than *limit* characters. Lone
+    surrogates, as in the names of odd files, are escaped: UTF-8 cannot carry them.
+    """
+    if len(text) > limit:
+        half = limit // 2
+        left_out = len(text) - 2 * half
+        text = f"{text[:half]}\n… {left_out} characters left out …\n{text[len(text) - half :]}"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return cut(text.encode("utf-8", "backslashreplace").decode(), limit)
+    return text

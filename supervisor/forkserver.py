@@ -27,10 +27,9 @@ from ipc.messages import (
 )
 from supervisor.child import forkserver as child
 from supervisor.errors import PreloadFailed
-from supervisor.job import Exit
+from supervisor.job import Exit, ExitReport
 from supervisor.launch import (
     Blueprint,
-    ExitReport,
     FreshProcess,
     LaunchEvents,
     SideOfChild,

@@ -39,6 +39,8 @@ class JobHandle(Generic[T]):
         cancel_with_caller: bool = False,
     ) -> None:
         self._info = info
+        # The pool's own record of the job; nothing for the caller.
+        self.record: Any = None
         self._cancel = cancel
         self._cancel_with_caller = cancel_with_caller
         self._status = JobStatus.PENDING

@@ -135,6 +135,21 @@ class Exit:
 
 
 @dataclass(frozen=True)
+class ExitReport:
+    """A process's end as the kernel told it.
+
+    Args:
+        exit: the status or signal; unknown where its parent died first.
+        cpu_seconds: user and system time, None if nobody could tell.
+        max_rss_bytes: peak resident memory, None if nobody could tell.
+    """
+
+    exit: Exit
+    cpu_seconds: float | None = None
+    max_rss_bytes: int | None = None
+
+
+@dataclass(frozen=True)
 class JobError:
     """A job's exception as text.
 

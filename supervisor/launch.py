@@ -21,27 +21,12 @@ from typing import Any, Final, Protocol, TypeVar
 
 from ipc import fds
 from supervisor.child.boot import Boot, Ends, Hooks, Inherited, Sealed, Settings
-from supervisor.job import Exit
+from supervisor.job import Exit, ExitReport
 
 T = TypeVar("T")
 
 # linux/pidfd.h, since Linux 6.9: the signal goes to the group that the process leads.
 _PIDFD_SIGNAL_PROCESS_GROUP: Final = 1 << 2
-
-
-@dataclass(frozen=True)
-class ExitReport:
-    """A process's end as the kernel told it.
-
-    Args:
-        exit: the status or signal; unknown where its parent died first.
-        cpu_seconds: user and system time, None if nobody could tell.
-        max_rss_bytes: peak resident memory, None if nobody could tell.
-    """
-
-    exit: Exit
-    cpu_seconds: float | None = None
-    max_rss_bytes: int | None = None
 
 
 class LaunchEvents(Protocol):

@@ -15,10 +15,10 @@ was on its way out when we sent it ended by itself.
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ipc.messages import Finished
-from supervisor.job import Exit, JobError, JobOutcome, JobStatus
+from supervisor.job import Exit, ExitReport, JobError, JobOutcome, JobStatus
 
 _TOLD = {
     "succeeded": JobStatus.SUCCEEDED,
@@ -68,6 +68,16 @@ class Facts:
     exit: Exit | None = None
     cpu_seconds: float | None = None
     max_rss_bytes: int | None = None
+
+
+def with_report(facts: Facts, report: ExitReport) -> Facts:
+    """Return *facts* with what the kernel told about the process."""
+    return replace(
+        facts,
+        exit=report.exit,
+        cpu_seconds=report.cpu_seconds,
+        max_rss_bytes=report.max_rss_bytes,
+    )
 
 
 def told(facts: Facts, message: Finished) -> JobOutcome:

@@ -15,6 +15,7 @@ Assumes: ``launched`` comes before ``exited``, and each at most once.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 from collections.abc import Mapping
@@ -38,8 +39,8 @@ from ipc.messages import (
     Stop,
 )
 from supervisor import clock
-from supervisor.job import Exit
-from supervisor.launch import ExitReport, SideOfSupervisor
+from supervisor.job import Exit, ExitReport
+from supervisor.launch import SideOfSupervisor
 from supervisor.lifecycle import CLOCKS, FROM_CHILD, Act, Event, IllegalTransition, State, step
 from supervisor.logs import LogReader, OutputReader
 from supervisor.outcome import Ask, Kill
@@ -161,6 +162,11 @@ class Worker:
         """What the worker is."""
         return self._state
 
+    @property
+    def report(self) -> ExitReport | None:
+        """How its process ended; None as long as nobody said."""
+        return self._report
+
     def __repr__(self) -> str:
         job = f" {self.job.id}" if self.job is not None else ""
         return f"<Worker {self.number} pid {self.pid} {self._state.value}{job}>"
@@ -274,6 +280,13 @@ class Worker:
         for reader in self._readers:
             reader.drain()
         self.apply(Event.EXITED)
+
+    def out_of_sight(self) -> None:
+        """Its parent is gone and it cannot be watched: it counts as ended from now on."""
+        if self._state is State.SPAWNING:
+            self.launch_failed(OSError(errno.ESRCH, "the fork server is gone"))
+        else:
+            self.exited(ExitReport(Exit()))
 
     # ── acts ─────────────────────────────────────────────────────────────────
 

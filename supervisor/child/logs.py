@@ -11,7 +11,7 @@ Why a log call cannot dead-lock:
 
 * No code of the user runs under our lock. Records are made plain before it is
   taken (supervisor.child.records), so a ``__repr__`` may log. The handler has no
-  lock of its own, and loguru's is not taken (see ``_Loguru``).
+  lock of its own, and loguru's is not taken (see supervisor.child.loguru_tap).
 * A signal handler, or a finalizer that the garbage collector runs, may log while
   its own thread sends. It finds the lock owned by itself, leaves its frame in
   the queue, and the sender, further out on the same stack, sends it after its own.
@@ -27,27 +27,22 @@ stays in the queue until it is out; whoever logs next goes on where it stopped.
 from __future__ import annotations
 
 import errno
-import io
 import logging
 import os
 import socket
-import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from importlib.machinery import ModuleSpec
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol, cast
 
 from ipc.frames import HEADER, MAX_FRAME_BYTES, encode_frame
 from ipc.messages import Log
 from supervisor.child import records
+from supervisor.child.loguru_tap import LoguruTap
+from supervisor.child.output import flush_output, redirect_output
 from supervisor.child.records import Fields
 from supervisor.errors import JobCancelled
-
-if TYPE_CHECKING:
-    from importlib.abc import Loader
 
 __all__ = ["LogForwarder", "flush_output", "install", "redirect_output"]
 
@@ -100,7 +95,7 @@ class LogForwarder:
         self._max_bytes = MAX_FRAME_BYTES
         self._child_pid: int | None = None
         self._handler = _Handler(self)
-        self._loguru = _Loguru(self)
+        self._loguru = LoguruTap(self.forward_loguru)
         sock.settimeout(None)
 
     def attach(self) -> None:
@@ -301,172 +296,3 @@ class _Handler(logging.Handler):
             # From Python 3.12 on a filter may put another record in its place.
             self._forwarder.forward(record if passed is True else cast("logging.LogRecord", passed))
         return bool(passed)
-
-
-# ── loguru ───────────────────────────────────────────────────────────────────
-
-
-class _Loguru:
-    """loguru's records, taken where it asks a *filter* whether a sink wants them.
-
-    Why a filter that says no, and not a sink: loguru calls sinks under a lock,
-    and a log call from a signal handler while that lock is held is refused with a
-    RuntimeError, so its record would be lost. Filters are called before the lock,
-    and nothing is formatted for a sink that never gets anything.
-    """
-
-    def __init__(self, forwarder: LogForwarder) -> None:
-        self._forwarder = forwarder
-        self._hook: _ImportHook | None = None
-        self._sink: int | None = None
-        self._level = logging.NOTSET
-
-    def attach(self, level: int) -> None:
-        self._level = level
-        if "loguru" in sys.modules:
-            self._replace_sinks()
-        else:
-            self._hook = _ImportHook("loguru", self._replace_sinks)
-            sys.meta_path.insert(0, self._hook)
-
-    def set_level(self, level: int) -> None:
-        self._level = level
-        if self._sink is not None:
-            before = self._sink
-            self._add_sink()
-            self._remove(before)
-
-    def detach(self) -> None:
-        if self._hook is not None and self._hook in sys.meta_path:
-            sys.meta_path.remove(self._hook)
-        if self._sink is not None:
-            self._remove(self._sink)
-            self._sink = None
-
-    def _replace_sinks(self) -> None:
-        from loguru import logger
-
-        # Only what writes to the terminal is replaced. A file is left alone:
-        # removing it would make loguru compress or delete it, in each worker.
-        core: Any = getattr(logger, "_core", None)
-        for number, handler in list(getattr(core, "handlers", {}).items()):
-            stream = getattr(getattr(handler, "_sink", None), "_stream", None)
-            if stream is not None and stream in _terminal_streams():
-                self._remove(number)
-        self._add_sink()
-
-    def _add_sink(self) -> None:
-        from loguru import logger
-
-        # catch=False: what the filter lets through is meant for the caller.
-        self._sink = logger.add(
-            _discard, level=self._level, format="{message}", filter=self._take, catch=False
-        )
-
-    def _take(self, record: Mapping[str, Any]) -> bool:
-        self._forwarder.forward_loguru(record)
-        return False
-
-    @staticmethod
-    def _remove(number: int) -> None:
-        from loguru import logger
-
-        try:
-            logger.remove(number)
-        except ValueError:
-            pass  # the user's code has removed it already, as its manual shows
-
-
-def _discard(message: object) -> None:
-    """Take what the filter let through: nothing."""
-
-
-def _terminal_streams() -> list[object]:
-    return [sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__]
-
-
-class _ImportHook:
-    """Calls *imported* right after the module *name* was executed for the first time."""
-
-    def __init__(self, name: str, imported: Callable[[], None]) -> None:
-        self._name = name
-        self._imported = imported
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """Find *name* as the other finders do, with a loader that tells us when it is done."""
-        if name != self._name:
-            return None
-        for finder in list(sys.meta_path):
-            find = None if finder is self else getattr(finder, "find_spec", None)
-            spec = None if find is None else find(name, path, target)
-            if spec is not None:
-                if spec.loader is not None:
-                    spec.loader = cast("Loader", _Loader(spec.loader, self._imported))
-                return cast("ModuleSpec", spec)
-        return None
-
-
-class _Loader:
-    """Another loader, and a call after it has executed the module."""
-
-    def __init__(self, loader: Any, executed: Callable[[], None]) -> None:
-        self._loader = loader
-        self._executed = executed
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """Create it as the other loader does."""
-        module: ModuleType | None = self._loader.create_module(spec)
-        return module
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Execute it, with its own loader in its place again."""
-        module.__loader__ = self._loader
-        if module.__spec__ is not None:
-            module.__spec__.loader = self._loader
-        self._loader.exec_module(module)
-        self._executed()
-
-
-# ── what is printed ──────────────────────────────────────────────────────────
-
-
-def redirect_output(stdout_fd: int, stderr_fd: int) -> None:
-    """Make what this process and its children print go to these descriptors.
-
-    They are duplicated over 1 and 2 and stay the caller's to close. ``sys.stdout``
-    and ``sys.stderr`` become text streams on 1 and 2: UTF-8, a line at a time, so
-    that a line is on its way when the job crashes after it. What was in the old
-    streams goes out first, to where they led.
-
-    Runs on: the main thread, before user code.
-    """
-    flush_output()
-    os.dup2(stdout_fd, 1)
-    os.dup2(stderr_fd, 2)
-    sys.stdout = sys.__stdout__ = _text_stream(1)
-    sys.stderr = sys.__stderr__ = _text_stream(2)
-
-
-def flush_output() -> None:
-    """Send on what was printed without a newline; wait while the supervisor is slow.
-
-    Runs on: any thread.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (AttributeError, OSError, ValueError):
-            pass  # None, a broken pipe, or closed by the user: there is nobody to tell
-
-
-def _text_stream(fd: int) -> io.TextIOWrapper:
-    # closefd=False: the descriptor outlives the stream, as with the interpreter's own.
-    raw = open(fd, "wb", closefd=False)  # noqa: SIM115 - it lives as long as the process
-    return io.TextIOWrapper(
-        raw, encoding="utf-8", errors="backslashreplace", line_buffering=True
-    )

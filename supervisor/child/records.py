@@ -16,8 +16,11 @@ from __future__ import annotations
 import itertools
 import logging
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from types import TracebackType
 from typing import Any, Final
+
+import msgspec
 
 from ipc.frames import MAX_FRAME_BYTES
 from ipc.messages import MAX_TEXT, Log, cut, encode
@@ -45,14 +48,14 @@ _INT64: Final = range(-(2**63), 2**64)
 def from_logging(record: logging.LogRecord, fields: Fields) -> Log:
     """Return what is sent for a record of the standard library. Does not change it."""
     return Log(
-        level=record.levelno,
-        logger=cut(record.name, MAX_NAME),
+        level=int(record.levelno),
+        logger=_short(record.name),
         message=_message(record),
-        created=record.created,
-        path=cut(record.pathname or "", MAX_NAME),
-        line=record.lineno or 0,
-        function=cut(record.funcName or "", MAX_NAME),
-        thread=cut(record.threadName or "", MAX_NAME),
+        created=float(record.created),
+        path=_short(record.pathname),
+        line=int(record.lineno or 0),
+        function=_short(record.funcName),
+        thread=_short(record.threadName),
         exception=_exception(record),
         fields=_all_fields(fields, _extras(record)),
     )
@@ -63,14 +66,14 @@ def from_loguru(record: Mapping[str, Any], fields: Fields) -> Log:
     raised = record["exception"]
     return Log(
         level=int(record["level"].no),
-        logger=cut(record["name"] or "root", MAX_NAME),
-        message=cut(record["message"]),
-        created=record["time"].timestamp(),
-        path=cut(record["file"].path, MAX_NAME),
-        line=record["line"],
-        function=cut(record["function"], MAX_NAME),
-        thread=cut(record["thread"].name, MAX_NAME),
-        exception=None if raised is None else _traceback(tuple(raised)),
+        logger=_short(record["name"] or "root"),
+        message=cut(str(record["message"])),
+        created=float(record["time"].timestamp()),
+        path=_short(record["file"].path),
+        line=int(record["line"]),
+        function=_short(record["function"]),
+        thread=_short(record["thread"].name),
+        exception=None if raised is None else _traceback(*raised),
         fields=_all_fields(fields, record["extra"]),
     )
 
@@ -79,7 +82,7 @@ def instead(level: int, logger: str, what: str) -> Log:
     """Return the record that is sent in the place of one that could not be made."""
     return Log(
         level=level,
-        logger=cut(logger, MAX_NAME),
+        logger=_short(logger),
         message=cut(f"a log record was lost: {what}"),
         created=wall(),
         path="",
@@ -153,11 +156,12 @@ class _Plainer:
             return self._container(value, depth)
         return self._text(safe_repr(value))
 
-    def _container(self, value: Any, depth: int) -> object:
+    def _container(self, value: Collection[object], depth: int) -> object:
         if depth == 0 or self._nodes <= 0:
             return f"<{type(value).__name__} of {len(value)}>"
         try:
-            items = list(itertools.islice(self._items(value), self._nodes))
+            pairs = value.items() if isinstance(value, dict) else enumerate(value)
+            items = list(itertools.islice(pairs, self._nodes))
         except JobCancelled:
             raise
         except Exception as exc:  # noqa: BLE001 - another thread changes it, or it is a subclass
@@ -167,18 +171,20 @@ class _Plainer:
         if isinstance(value, dict):
             mapping = {_name(key): self.plain(each, depth - 1) for key, each in items}
             return {**mapping, "…": f"{left_out} left out"} if left_out > 0 else mapping
-        sequence = [self.plain(each, depth - 1) for each in items]
+        sequence = [self.plain(each, depth - 1) for _, each in items]
         return [*sequence, f"… {left_out} left out"] if left_out > 0 else sequence
-
-    @staticmethod
-    def _items(value: Any) -> Any:
-        return value.items() if isinstance(value, dict) else iter(value)
 
     def _text(self, text: str) -> str:
         # Once the budget is used up a field still shows how it begins and ends.
         text = cut(text, max(64, self._characters))
         self._characters -= len(text)
         return text
+
+
+def _short(value: object) -> str:
+    if value is None:
+        return ""
+    return cut(value if isinstance(value, str) else safe_repr(value), MAX_NAME)
 
 
 def _name(key: object) -> str:
@@ -200,20 +206,22 @@ def _message(record: logging.LogRecord) -> str:
 def _exception(record: logging.LogRecord) -> str | None:
     text = record.exc_text
     if not text and record.exc_info and record.exc_info[0] is not None:
-        text = _traceback(record.exc_info)
+        text = _traceback(*record.exc_info)
     if record.stack_info:
         # Where formatters put it: after the exception.
         text = f"{text}\n{record.stack_info}" if text else record.stack_info
     return None if not text else cut(text)
 
 
-def _traceback(raised: Any) -> str:
+def _traceback(
+    kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+) -> str:
     try:
-        return cut("".join(traceback.format_exception(*raised)).rstrip("\n"))
+        return cut("".join(traceback.format_exception(kind, value, trace)).rstrip("\n"))
     except JobCancelled:
         raise
     except Exception as exc:  # noqa: BLE001 - the user's exception class
-        return f"{raised[0]!r}, which could not be formatted: {type(exc).__name__}"
+        return f"{safe_repr(kind)}, which could not be formatted: {type(exc).__name__}"
 
 
 def _extras(record: logging.LogRecord) -> dict[str, object]:
@@ -264,7 +272,7 @@ def _valid_field(value: object) -> object:
 
 def _shorter(log: Log, limit: int, max_bytes: int) -> Log:
     fields = log.fields
-    if len(encode(fields)) > max_bytes // 4:
+    if len(msgspec.msgpack.encode(fields)) > max_bytes // 4:
         fields = {"…": f"{len(fields)} fields left out: too large"}
     return Log(
         level=log.level,

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import math
@@ -32,14 +33,15 @@ import stat
 import struct
 import sys
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar, Union, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import msgspec
 import psutil
 from aiohttp import web
+from msgspec.structs import asdict, fields
 
 from supervisor.dispatch.base import Answer, Host, Place
 from supervisor.errors import NotAdmitted, SupervisorError
@@ -48,7 +50,7 @@ from supervisor.job import JobInfo, Participant, Room
 
 logger = logging.getLogger("greenroom.dispatch.local")
 
-T = TypeVar("T")
+T = TypeVar("T", bound=msgspec.Struct)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MAX_BODY_BYTES: Final = 1024 * 1024
@@ -91,7 +93,7 @@ class LocalHost(Host, Protocol):
 
 
 class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of what clients send. Annotations are read at run time, on 3.10 too."""
+    """Base of what clients send."""
 
 
 class _Room(_Body, frozen=True):
@@ -109,16 +111,16 @@ class _Participant(_Body, frozen=True):
 
 
 class _Submit(_Body, frozen=True):
-    room: Union[str, _Room]
+    room: str | _Room
     metadata: str = ""
-    publishers: list[Union[str, _Participant]] = []
-    agent_name: Union[str, None] = None
-    job_id: Union[str, None] = None
-    wait: Union[bool, float] = False
+    publishers: list[str | _Participant] = []
+    agent_name: str | None = None
+    job_id: str | None = None
+    wait: bool | float = False
 
 
 class _Drain(_Body, frozen=True):
-    timeout: Union[float, None, msgspec.UnsetType] = msgspec.UNSET
+    timeout: float | msgspec.UnsetType | None = msgspec.UNSET
 
 
 def _decode(body: bytes, kind: type[T]) -> T:
@@ -129,7 +131,7 @@ def _decode(body: bytes, kind: type[T]) -> T:
         raise _error(web.HTTPBadRequest, f"the body is not JSON: {exc}") from exc
     if not isinstance(data, dict):
         raise _error(web.HTTPBadRequest, f"expected a JSON object, got {type(data).__name__}")
-    known = [field.name for field in msgspec.structs.fields(kind)]
+    known = [field.name for field in fields(kind)]
     if unknown := sorted(set(data) - set(known)):
         sentence = f"unknown field {', '.join(unknown)}; known are {', '.join(known)}"
         raise _error(web.HTTPBadRequest, sentence)
@@ -148,10 +150,10 @@ def _seconds(name: str, value: float) -> float:
     return value
 
 
-def _number(query: Any, name: str, default: float) -> float:
-    text = query.get(name, default)
+def _number(query: Mapping[str, str], name: str, default: float) -> float:
+    text = query.get(name)
     try:
-        return _seconds(name, float(text))
+        return default if text is None else _seconds(name, float(text))
     except ValueError:
         raise _error(web.HTTPBadRequest, f"{name}: expected a number, got {text!r}") from None
 
@@ -304,6 +306,9 @@ def _listen(path: Path) -> socket.socket:
     except OSError as exc:
         listener.close()
         reason = exc.strerror or str(exc)  # "AF_UNIX path too long" has no errno
+        if exc.errno == errno.EADDRINUSE:
+            other = "another server listens there" if answers(path) else "it is not a socket"
+            reason = f"{other}; choose another path"
         raise SupervisorError(f"cannot listen on the control socket {path}: {reason}") from exc
     listener.setblocking(False)
     return listener
@@ -465,24 +470,23 @@ class LocalDispatcher:
         return _answer({"jobs": [_job(handle) for handle in accepted]}, 202)
 
     def _infos(self, order: _Submit) -> list[JobInfo]:
-        room, asked = order.room, order.publishers
+        room = order.room if isinstance(order.room, str) else Room(**asdict(order.room))
+        publishers = [
+            each if isinstance(each, str) else Participant(**asdict(each))
+            for each in order.publishers
+        ]
         try:
             infos = self._host.job_infos(
-                room=room if isinstance(room, str) else msgspec.convert(
-                    msgspec.structs.asdict(room), Room
-                ),
+                room=room,
                 metadata=order.metadata,
-                publishers=[
-                    each if isinstance(each, str) else Participant(**msgspec.structs.asdict(each))
-                    for each in asked
-                ],
+                publishers=publishers,
                 agent_name=order.agent_name,
                 job_id=order.job_id,
             )
         except ValueError as exc:
             raise _error(web.HTTPBadRequest, str(exc)) from exc
-        # No await from here to the reservation in _accept's first line would not
-        # hold: a task starts later. So the ids are taken here.
+        # Taken here and not in _accept, whose task begins later: there is no await
+        # between the look and the taking, so two requests cannot share an id.
         in_use = {job.id for job in self._host.active_jobs}.union(self._active, self._offered)
         for info in infos:
             if info.id in in_use:
@@ -514,10 +518,9 @@ class LocalDispatcher:
         if seconds == 0:
             return
         ended = asyncio.gather(*(handle.wait() for handle in handles))
+        either: set[asyncio.Future[Any]] = {ended, self._closing}
         try:
-            await asyncio.wait(
-                {ended, self._closing}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
             ended.cancel()
 

@@ -37,8 +37,6 @@ def no_descriptor_stays() -> Iterator[None]:
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     """Two connected sockets, closed afterwards whoever owns them by then."""
     ours, theirs = fds.channel_pair()
-    for sock in (ours, theirs):
-        sock.settimeout(10.0)  # only a failing test waits this long
     yield ours, theirs
     ours.close()
     theirs.close()

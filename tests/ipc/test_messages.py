@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from ipc import messages
-from ipc.errors import ProtocolError
+from ipc.errors import NotEncodable, ProtocolError
 from ipc.messages import (
     MAX_TEXT,
     Decoder,
@@ -113,10 +113,14 @@ def test_every_message_arrives_as_it_was_sent(
     assert type(received) is kind
 
 
-def test_every_message_has_exactly_one_direction() -> None:
-    placed = [kind for direction in DIRECTIONS for kind in members(direction)]
-    assert len(placed) == len(set(placed))
-    assert set(placed) == set(Message.__subclasses__())
+def test_every_message_has_a_direction() -> None:
+    placed = {kind for direction in DIRECTIONS for kind in members(direction)}
+    assert placed == set(Message.__subclasses__())
+
+
+def test_no_two_messages_share_a_tag() -> None:
+    tags = [kind.__name__ for kind in Message.__subclasses__()]
+    assert len(tags) == len(set(tags))
 
 
 def test_messages_are_tagged_and_positional_on_the_wire() -> None:
@@ -134,8 +138,8 @@ def test_a_message_cannot_be_changed() -> None:
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @given(data=st.data())
 def test_a_message_of_another_direction_is_refused(direction: str, data: st.DataObject) -> None:
-    others = [name for name in DIRECTIONS if name != direction]
-    message = data.draw(st.one_of([any_of(other) for other in others]))
+    foreign = set(Message.__subclasses__()) - set(members(direction))
+    message = data.draw(st.sampled_from(sorted(foreign, key=str)).flatmap(instances))
     with pytest.raises(ProtocolError, match="not a message of this direction"):
         DECODERS[direction].decode(encode(message))
 
@@ -243,18 +247,33 @@ def test_any_bytes_as_log_fields_raise_nothing_else(fields: bytes) -> None:
 @pytest.mark.parametrize(
     ("message", "reason"),
     [
-        pytest.param(Stop("\udcff", 1.0), "surrogates", id="a lone surrogate, as of a file name"),
-        pytest.param(Fork(2**64), "", id="a number of more than 64 bits"),
+        pytest.param(
+            Stop("\udcff", 1.0),
+            "a Stop cannot be sent: .* surrogates not allowed",
+            id="a lone surrogate, as of a file name",
+        ),
+        pytest.param(
+            Fork(2**64), "a Fork cannot be sent: .* ints", id="a number of more than 64 bits"
+        ),
         pytest.param(
             Log(10, "l", "m", 0.0, "p", 1, "f", "t", None, {"a": object()}),
-            "object",
+            "a Log cannot be sent: .* object",
             id="a field that is not plain",
         ),
     ],
 )
 def test_what_cannot_be_sent_is_refused_by_the_sender(message: Message, reason: str) -> None:
-    with pytest.raises(ProtocolError, match=reason):
+    with pytest.raises(NotEncodable, match=reason) as caught:
         encode(message)
+    assert isinstance(caught.value, ProtocolError)
+    assert isinstance(caught.value, ValueError)
+
+
+def test_fields_that_contain_themselves_are_refused_by_the_sender() -> None:
+    endless: dict[str, object] = {}
+    endless["again"] = endless
+    with pytest.raises(NotEncodable, match="a Log cannot be sent"):
+        encode(Log(10, "l", "m", 0.0, "p", 1, "f", "t", None, endless))
 
 
 def test_a_refusal_says_where_it_is_wrong() -> None:
@@ -289,3 +308,14 @@ def test_a_long_traceback_keeps_its_first_and_its_last_line() -> None:
     assert cut(text).startswith("first\n")
     assert cut(text).endswith("\nlast")
     assert len(cut(text)) < MAX_TEXT + 100
+
+
+@given(st.text(st.characters(), max_size=60), st.integers(64, 100))
+def test_a_text_that_was_cut_can_always_be_sent(text: str, limit: int) -> None:
+    short = cut(text, limit)
+    encode(Stop(short, 1.0))
+    assert len(short) <= limit + 40
+
+
+def test_a_lone_surrogate_is_escaped_and_the_rest_stays() -> None:
+    assert cut("open('caf\udce9.txt'): ✗") == "open('caf\\udce9.txt'): ✗"

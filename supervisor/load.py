@@ -1,0 +1,422 @@
+"""How busy the server is, as one number from 0.0 to 1.0, or None: nobody can tell.
+
+Two sources. By default the CPU use of the last five seconds, from counters of
+the kernel. Or the user's ``load_fnc``, which may do what it likes: raise, return
+nonsense, block for ever. None of that may delay or decide an answer to a job
+request, so:
+
+* a plain function runs in one daemon thread of its own, never on the loop;
+* it has a second; after that it counts as stuck, and until it comes back every
+  caller is told None at once, which counts as full;
+* callers at the same time share an evaluation, as long as it has not begun: one
+  that has begun may have looked before the jobs that the caller knows of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import math
+import numbers
+import os
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from supervisor.clock import monotonic
+from supervisor.errors import OptionError
+from supervisor.options import Hook, cgroup_cpu_quota, cpu_count
+
+logger = logging.getLogger("greenroom.load")
+
+SAMPLE_INTERVAL: Final = 0.5
+# Long enough to smooth the burst in which a job starts, short enough to see ten
+# jobs arrive. It is the design's figure.
+WINDOW_SAMPLES: Final = 10
+ANSWER_TIMEOUT: Final = 1.0
+WARNING_INTERVAL: Final = 60.0
+
+
+# ── the CPU ──────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class CpuReading:
+    """Counters of the kernel, in CPU seconds, and the moment they were read.
+
+    Args:
+        at: seconds on the monotonic clock.
+        busy: time the CPUs spent working, stolen time included.
+        idle: time they had nothing to do, waiting for disks included.
+        granted: time that our cgroup used; None where it does not say.
+    """
+
+    at: float
+    busy: float
+    idle: float
+    granted: float | None = None
+
+
+def read_cpu() -> CpuReading:
+    """Return the counters of the CPUs that this process may run on."""
+    busy = idle = 0.0
+    usable = _affinity()
+    for number, times in enumerate(psutil.cpu_times(percpu=True)):
+        if usable is None or number in usable:
+            waiting = times.idle + getattr(times, "iowait", 0.0)
+            idle += waiting
+            # guest time is contained in user time already. Source: proc_stat(5).
+            guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
+            busy += sum(times) - guest - waiting
+    granted = cgroup_cpu_seconds() if cgroup_cpu_quota() is not None else None
+    return CpuReading(monotonic(), busy, idle, granted)
+
+
+def _affinity() -> set[int] | None:
+    try:
+        return os.sched_getaffinity(0)
+    except AttributeError:  # macOS
+        return None
+
+
+def cgroup_cpu_seconds() -> float | None:
+    """Return the CPU seconds that our cgroup has used; None if it does not say.
+
+    Source: cgroup v2 ``cpu.stat``, microseconds; cgroup v1 ``cpuacct.usage``, nanoseconds.
+    """
+    try:
+        lines = Path("/sys/fs/cgroup/cpu.stat").read_text(encoding="ascii").splitlines()
+        return int(dict(line.split() for line in lines)["usage_usec"]) / 1e6
+    except (OSError, ValueError, KeyError):
+        pass  # no cgroup v2 here: try v1
+    try:
+        return int(Path("/sys/fs/cgroup/cpuacct/cpuacct.usage").read_text(encoding="ascii")) / 1e9
+    except (OSError, ValueError):
+        return None
+
+
+class CpuLoad:
+    """CPU use averaged over 5 s, as a share of the CPUs we are granted; 0.0 to 1.0.
+
+    Of two shares the larger one: how busy the CPUs are that we may run on, and
+    how much of its quota our cgroup has used. The first alone would call a
+    container with 2 CPUs on a busy 64-CPU machine full, or never notice that the
+    quota is used up; the second alone would not see the neighbours.
+
+    Args:
+        read: where the counters come from.
+        quota: CPUs that the cgroup grants, a fraction; None without a quota.
+    """
+
+    def __init__(
+        self, read: Callable[[], CpuReading] = read_cpu, *, quota: float | None = None
+    ) -> None:
+        self._read = read
+        self._quota = quota
+        self._before: CpuReading | None = None
+        self._window: deque[CpuReading] = deque(maxlen=WINDOW_SAMPLES)  # differences
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def value(self) -> float:
+        """The load; 0.0 before the first full sample."""
+        busy, idle = sum(d.busy for d in self._window), sum(d.idle for d in self._window)
+        share = busy / (busy + idle) if busy + idle > 0 else 0.0
+        if self._quota and self._window:
+            used = sum(d.busy if d.granted is None else d.granted for d in self._window)
+            share = max(share, used / sum(d.at for d in self._window) / self._quota)
+        return min(1.0, max(0.0, share))
+
+    def start(self) -> None:
+        """Sample every 0.5 s from now on. Runs on: the loop."""
+        self._tick()
+
+    def close(self) -> None:
+        """Stop sampling."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def sample(self) -> None:
+        """Take one reading, and throw it away if it is impossible.
+
+        The kernel's counters may run backwards for a moment: iowait does, and so
+        do all of them when a virtual machine moves. Source: proc_stat(5).
+        """
+        now, before = self._read(), self._before
+        self._before = now
+        if before is None:
+            return
+        granted = None
+        if now.granted is not None and before.granted is not None:
+            granted = now.granted - before.granted
+        passed = CpuReading(
+            now.at - before.at, now.busy - before.busy, now.idle - before.idle, granted
+        )
+        if _possible(passed):
+            self._window.append(passed)
+
+    def _tick(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(SAMPLE_INTERVAL, self._tick)
+        self.sample()
+
+
+def _possible(passed: CpuReading) -> bool:
+    figures = [passed.at, passed.busy, passed.idle, passed.granted or 0.0]
+    if not all(math.isfinite(each) and each >= 0 for each in figures):
+        return False
+    return passed.at > 0 and passed.busy + passed.idle > 0
+
+
+# ── the user's function ──────────────────────────────────────────────────────
+
+
+def takes_server(load_fnc: Hook) -> bool:
+    """Return whether *load_fnc* wants the server as its argument.
+
+    It does if it cannot do without, or if its first parameter is called ``server``.
+
+    Raises:
+        OptionError: it wants more than that.
+    """
+    try:
+        signature = inspect.signature(load_fnc)
+    except ValueError:  # some functions written in C do not tell
+        return False
+    if _fits(signature):
+        return next(iter(signature.parameters), "") == "server"
+    if _fits(signature, None):
+        return True
+    raise OptionError("load_fnc", load_fnc, "a function that takes the server, or nothing")
+
+
+def _fits(signature: inspect.Signature, *arguments: object) -> bool:
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        return False
+    return True
+
+
+class _Thread:
+    """One daemon thread that makes calls, one after the other.
+
+    A daemon, since a function that never returns must not keep the program from
+    ending; ``concurrent.futures`` would join it at exit.
+    """
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="greenroom load_fnc", daemon=True)
+        self.busy = False  # only the loop's thread changes this
+        self._thread.start()
+
+    def call(self, function: Callable[[], object]) -> asyncio.Future[object]:
+        """Call *function* there. What it raises comes out of the future."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[object] = loop.create_future()
+        self.busy = True
+
+        def back(value: object, error: BaseException | None) -> None:
+            self.busy = False
+            if answer.cancelled():
+                return
+            if error is not None:
+                answer.set_exception(error)
+            else:
+                answer.set_result(value)
+
+        def there() -> None:
+            value, error = _attempt(function)
+            try:
+                loop.call_soon_threadsafe(back, value, error)
+            except RuntimeError:
+                logger.debug("load_fnc came back after the loop had closed")
+
+        self._calls.put(there)
+        return answer
+
+    def close(self) -> None:
+        """End the thread, unless it is stuck: then it ends by itself, or with the program."""
+        self._calls.put(None)
+        if not self.busy:
+            self._thread.join(ANSWER_TIMEOUT)
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()
+
+
+def _attempt(function: Callable[[], object]) -> tuple[object, BaseException | None]:
+    try:
+        return function(), None
+    except StopIteration as exc:  # a future refuses to carry it
+        return None, RuntimeError(f"StopIteration: {exc}")
+    except BaseException as exc:  # noqa: BLE001 - the user's code; even SystemExit must not end us
+        return None, RuntimeError(repr(exc)) if not isinstance(exc, Exception) else exc
+
+
+class LoadMeter:
+    """The load, from the default or from the user's function.
+
+    Runs on: the server's loop, every method.
+
+    Args:
+        load_fnc: the user's function, sync or async; None for the CPU.
+        server: what it gets as its argument, if it takes one.
+
+    Raises:
+        OptionError: *load_fnc* takes more than the server.
+    """
+
+    def __init__(self, load_fnc: Hook | None = None, server: object = None) -> None:
+        self._cpu = CpuLoad(quota=cgroup_cpu_quota()) if load_fnc is None else None
+        self._load_fnc = load_fnc
+        self._arguments = (server,) if load_fnc is not None and takes_server(load_fnc) else ()
+        self._is_async = _is_async(load_fnc)
+        self._thread: _Thread | None = None
+        self._last = 1.0
+        self._stuck: asyncio.Future[object] | None = None
+        self._running: asyncio.Future[float | None] | None = None
+        self._coming: asyncio.Future[float | None] | None = None
+        self._call: asyncio.Future[object] | None = None
+        self._closed = False
+        self._complaining = False
+        self._warned_at = -math.inf
+
+    @property
+    def is_default(self) -> bool:
+        """True if the load is that of the CPU, which lags behind the jobs just admitted."""
+        return self._cpu is not None
+
+    @property
+    def cpus(self) -> int:
+        """CPUs that the default load is a share of."""
+        return cpu_count()
+
+    @property
+    def last(self) -> float:
+        """The last good value; 1.0 if there was none yet."""
+        return self._cpu.value if self._cpu is not None else self._last
+
+    def start(self) -> None:
+        """Begin to sample the CPU. A user's function is only called when it is asked for."""
+        if self._cpu is not None:
+            self._cpu.start()
+
+    def close(self) -> None:
+        """Let go of timer and thread. Who waits is told None. Does not wait for a stuck function."""
+        self._closed = True
+        if self._cpu is not None:
+            self._cpu.close()
+        if self._call is not None:
+            self._call.cancel()
+        if self._thread is not None:
+            self._thread.close()
+
+    async def measure(self) -> float | None:
+        """Return the load; None if the user's function does not give one. Never raises.
+
+        The default answers at once with its latest figure. The user's function
+        is asked anew, after the call of this method; callers that share an
+        evaluation get the same figure.
+
+        Cancelled: the evaluation goes on for the others.
+        """
+        if self._cpu is not None:
+            return self._cpu.value
+        if self._closed or self._stuck is not None:
+            return None
+        if self._coming is None:
+            self._coming = asyncio.ensure_future(self._evaluate(self._running))
+        return await asyncio.shield(self._coming)
+
+    async def _evaluate(self, before: asyncio.Future[float | None] | None) -> float | None:
+        if before is not None:
+            await asyncio.wait({before})
+        # From here on it may be stale for a new caller: the next one is another.
+        self._running, self._coming = self._coming, None
+        try:
+            if self._closed or self._stuck is not None:
+                return None
+            figure = await self._ask()
+            if figure is not None:
+                self._note_good(figure)
+            return figure
+        except _Useless as exc:
+            self._complain(str(exc))
+            return None
+        finally:
+            self._running = None
+
+    async def _ask(self) -> float | None:
+        call = self._call = asyncio.ensure_future(self._answer())
+        await asyncio.wait({call}, timeout=ANSWER_TIMEOUT)
+        if not call.done():
+            self._stuck = call
+            call.add_done_callback(self._came_back)
+            if self._thread is None or not self._thread.busy:
+                call.cancel()  # a coroutine can be ended; a thread only awaited
+            raise _Useless(f"did not answer within {ANSWER_TIMEOUT:g} s")
+        if call.cancelled():
+            if self._closed:
+                return None
+            raise _Useless("raised CancelledError")
+        if (error := call.exception()) is not None:
+            raise _Useless(f"raised {type(error).__name__}: {error}") from error
+        return _checked(call.result())
+
+    async def _answer(self) -> object:
+        load_fnc, arguments = self._load_fnc, self._arguments
+        assert load_fnc is not None, "the default load is not asked"
+        try:
+            if self._is_async:
+                value = load_fnc(*arguments)
+            else:
+                self._thread = self._thread or _Thread()
+                value = await self._thread.call(lambda: load_fnc(*arguments))
+            return await value if inspect.isawaitable(value) else value
+        except (SystemExit, KeyboardInterrupt) as exc:
+            # A task hands these two on to the loop, which would end the server.
+            raise RuntimeError(repr(exc)) from exc
+
+    def _note_good(self, figure: float) -> None:
+        self._last = figure
+        if self._complaining:
+            self._complaining = False
+            logger.info("load_fnc answers again: %.2f", figure)
+
+    def _complain(self, what: str) -> None:
+        self._complaining = True
+        if monotonic() - self._warned_at >= WARNING_INTERVAL:
+            self._warned_at = monotonic()
+            logger.warning("load_fnc %s; the server counts as full until it answers well", what)
+
+    def _came_back(self, call: asyncio.Future[object]) -> None:
+        self._stuck = None  # its answer is old by now; the next caller asks anew
+        if not call.cancelled() and (error := call.exception()) is not None:
+            logger.debug("load_fnc raised after its time was over: %r", error)
+
+
+class _Useless(Exception):
+    """The user's function gave no load; the text continues ``load_fnc …``."""
+
+
+def _checked(value: object) -> float:
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= 1:  # type: ignore[operator]  # false for NaN too
+        raise _Useless(f"returned {value!r}, expected a number from 0.0 to 1.0")
+    return float(value)  # type: ignore[arg-type]  # a Real
+
+
+def _is_async(load_fnc: Hook | None) -> bool:
+    return inspect.iscoroutinefunction(load_fnc) or inspect.iscoroutinefunction(
+        getattr(load_fnc, "__call__", None)  # noqa: B004 - an object with an async __call__
+    )

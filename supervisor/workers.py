@@ -1,0 +1,597 @@
+"""The workers there are: carries out plans, hands jobs over, replaces the dead.
+
+After every event the census is compared with what is wanted (``plan.py``) and
+the difference is made up. Nothing polls. Comparing is put off to the end of the
+loop's turn, so that a hundred events in one turn cost one comparison, and so that
+a job is on its way to its worker before anybody thinks about the replacement.
+
+A job's way:
+
+1. ``submit``: an idle worker takes it at once, in the caller's own call, with one
+   ``send``. Otherwise it waits, first come, first served.
+2. The worker says STARTED. If it dies before that, the job goes to the front of
+   the queue again, three times at most.
+3. The worker says FINISHED, or the kernel says how it ended. Either gives the job
+   its outcome.
+
+Guarantees: every job that ``submit`` took gets exactly one outcome; no job that
+has begun is handed over again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from ipc.messages import Finished
+from supervisor import clock, outcome, stats
+from supervisor.census import Census, Counter
+from supervisor.errors import PoolClosed, PreloadFailed, SetupFailed
+from supervisor.job import Exit, ExitReport, JobError, JobOutcome, JobStatus
+from supervisor.launch import Blueprint, kill_by_pidfd, make_ends, watch_exit
+from supervisor.lifecycle import COMING, Event, State
+from supervisor.monitor import Monitor
+from supervisor.options import SPAWN_TIMEOUT, PoolOptions, cpu_count
+from supervisor.outcome import Ask, Kill
+from supervisor.pacing import Pacing
+from supervisor.pidinfo import exit_of
+from supervisor.plan import PoolLimits, plan
+from supervisor.record import MAX_HAND_OVERS, JobRecord
+from supervisor.restarts import INTENSITY, PERIOD, RestartWindow
+from supervisor.results import Parcel
+from supervisor.supply import Supply
+from supervisor.tally import Tally
+from supervisor.worker import Worker
+
+logger = logging.getLogger("greenroom.pool")
+
+# Warm-ups at a time where each one starts an interpreter: more than the CPUs
+# only makes all of them late. Forking has its own pace.
+_MAX_SPAWNING: Final = 4
+
+
+class Listener:
+    """Who wants to know what happens. Every method does nothing here.
+
+    Runs on: the pool's loop; what a method raises would end the pool, so it must not.
+    """
+
+    def worker_warm(self, worker: Worker, seconds: float) -> None:
+        """A worker is warm; ``setup_fnc`` took so long."""
+
+    def job_started(self, job: JobRecord, pid: int | None) -> None:
+        """A job has begun."""
+
+    def job_ended(self, job: JobRecord, result: JobOutcome) -> None:
+        """A job has its outcome."""
+
+    def worker_exited(self, worker: Worker, report: ExitReport | None) -> None:
+        """A worker is reaped."""
+
+
+class Workers:
+    """All workers of one pool, and the jobs that wait for them.
+
+    Args:
+        loop: the loop that everything runs on.
+        options: checked options; :meth:`update` replaces them.
+        blueprint: what children are born with.
+        listener: who is told what happens.
+        gives_up: after too many failed warm-ups in a row, refuse jobs for good (a
+            pool) instead of failing those that wait and trying on (a server).
+
+    Runs on: the pool's loop, every method.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        options: PoolOptions,
+        blueprint: Blueprint,
+        listener: Listener,
+        *,
+        gives_up: bool,
+    ) -> None:
+        self.options = options
+        self.idle_target = options.idle_target
+        self._loop = loop
+        self._blueprint = blueprint
+        self._listener = listener
+        self._gives_up = gives_up
+        self._supply = Supply(loop, blueprint, lambda: self.options, self)
+        self._monitor = Monitor(loop, lambda: self._all.values(), lambda: self.options)
+        self._all: dict[int, Worker] = {}
+        # The youngest is taken first: its pages are the likeliest to be in cache.
+        self._idle: dict[int, Worker] = {}
+        self._waiting: deque[JobRecord] = deque()
+        self._counter = Counter()
+        self._tally = Tally()
+        self._number = 0
+        self._failures = RestartWindow(
+            INTENSITY, PERIOD + INTENSITY * options.initialize_process_timeout
+        )
+        self._pacing = Pacing()
+        self._cpus = cpu_count()
+        self._broken: SetupFailed | None = None
+        self._last_failure: SetupFailed | None = None
+        self._draining = False
+        self._drain_deadline: float | None = None
+        self._closed = False
+        self._comparing = False
+        self._retry: asyncio.TimerHandle | None = None
+        self._retry_at = 0.0
+        self._changed: list[asyncio.Future[None]] = []
+        self._adopted: dict[int, Callable[[], None]] = {}
+        self._wall_offset = clock.wall() - clock.monotonic()
+
+    # ── for the pool and the server ──────────────────────────────────────────
+
+    async def start(self) -> None:
+        """Start the launcher and return when the idle target is reached.
+
+        Raises:
+            PreloadFailed: imports or ``preload_fnc`` failed.
+            SetupFailed: ``setup_fnc`` failed as often as is allowed.
+        """
+        try:
+            await self._supply.start()
+            self._monitor.start()
+            self._compare_soon()
+            await self._until(
+                lambda: self._last_failure_is_final() or len(self._idle) >= self._reachable_target()
+            )
+            if self._last_failure_is_final():
+                assert self._last_failure is not None
+                raise self._last_failure
+        except BaseException:
+            await self.close(kill=True)
+            raise
+
+    def submit(self, job: JobRecord) -> None:
+        """Take *job*: hand it over now if a worker is idle, else let it wait.
+
+        Raises:
+            PoolClosed: the pool was closed.
+            SetupFailed: no worker can be warmed.
+        """
+        if self._closed:
+            raise PoolClosed("the pool is closed: it takes no more jobs")
+        if self._broken is not None:
+            raise SetupFailed(self._broken.what, self._broken.traceback)
+        self._tally.accepted()
+        if self._idle and not self._waiting and self._may_run_one_more():
+            self._idle.popitem()[1].hand_over(job)
+        else:
+            self._waiting.append(job)
+        self._compare_soon()
+
+    def stop_job(self, job: JobRecord, ask: Ask) -> bool:
+        """Ask *job* to stop; return whether there was something to stop."""
+        if job in self._waiting:
+            self._waiting.remove(job)
+            job.ask = ask
+            self._settle_unrun(job, JobStatus.CANCELLED, reason=ask.reason)
+            return True
+        for worker in self._all.values():
+            if worker.job is job:
+                if worker.state is State.RUNNING:
+                    worker.stop_job(ask, self.options.shutdown_process_timeout)
+                return True
+        return False
+
+    def begin_drain(self, remaining: float | None) -> None:
+        """No new workers but for waiting jobs; tell the jobs that run.
+
+        Args:
+            remaining: seconds until they will be asked to stop; None for no limit.
+        """
+        self._draining = True
+        self._drain_deadline = None if remaining is None else clock.monotonic() + remaining
+        for worker in self._all.values():
+            if worker.state is State.RUNNING:
+                worker.tell_drain(remaining)
+        self._compare_soon()
+
+    def stop_all(self, ask: Ask, grace: float) -> None:
+        """Ask every job to stop within *grace* seconds; jobs that wait end at once."""
+        for job in list(self._waiting):
+            self.stop_job(job, ask)
+        for worker in list(self._all.values()):
+            if worker.state is State.RUNNING:
+                worker.stop_job(ask, grace)
+        self._compare_soon()
+
+    def kill_all(self, kill: Kill) -> None:
+        """Kill every worker's group; jobs that wait end at once."""
+        for job in list(self._waiting):
+            self.stop_job(job, Ask(kill.reason))
+        for worker in list(self._all.values()):
+            worker.kill(kill)
+
+    async def wait_no_jobs(self) -> None:
+        """Return when no job waits and none runs."""
+        await self._until(lambda: self.jobs == 0)
+
+    async def wait_gone(self) -> None:
+        """Return when every worker is reaped."""
+        await self._until(lambda: not self._all)
+
+    async def close(self, *, kill: bool = False) -> None:
+        """Let every worker go and leave nothing behind. May be called again.
+
+        Args:
+            kill: kill at once; without it jobs must be over, and idle workers get
+                the grace to run their exit hooks.
+        """
+        self._closed = True
+        self._draining = True
+        if kill:
+            self.kill_all(Kill("closed"))
+        self._compare()
+        await self.wait_gone()
+        if self._retry is not None:
+            self._retry.cancel()
+        await self._monitor.close()
+        await self._supply.close()
+
+    def update(self, options: PoolOptions) -> None:
+        """Use *options* from now on."""
+        self.options = options
+        self.idle_target = options.idle_target
+        self._compare_soon()
+
+    @property
+    def jobs(self) -> int:
+        """Jobs that wait or run."""
+        return self._tally.open_jobs
+
+    @property
+    def census(self) -> Census:
+        """How many workers there are of each kind."""
+        return self._counter.census()
+
+    @property
+    def all(self) -> list[Worker]:
+        """The workers there are."""
+        return list(self._all.values())
+
+    @property
+    def last_failure(self) -> SetupFailed | None:
+        """Why the last warm-up failed; None once one has worked again."""
+        return self._last_failure
+
+    @property
+    def forkserver_pid(self) -> int | None:
+        """The fork server's process id, None without one."""
+        return self._supply.pid
+
+    def stats(self) -> stats.PoolStats:
+        """Return counts of now and totals."""
+        return self._tally.snapshot(self.census, len(self._waiting))
+
+    # ── comparing and carrying out ───────────────────────────────────────────
+
+    def _compare_soon(self) -> None:
+        if not self._comparing:
+            self._comparing = True
+            self._loop.call_soon(self._compare)
+
+    def _compare(self) -> None:
+        self._comparing = False
+        waiters, self._changed = self._changed, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        census = self.census
+        self._tally.note(census, len(self._waiting))
+        wanted = plan(
+            census, waiting=len(self._waiting), limits=self._limits(), draining=self._draining
+        )
+        for _ in range(wanted.retire_idle):
+            # The oldest goes: what it holds (connections, caches) is the stalest.
+            self._idle.pop(next(iter(self._idle))).retire()
+        if wanted.retire_coming:
+            coming = [worker for worker in self._all.values() if worker.state in COMING]
+            for worker in coming[-wanted.retire_coming :]:
+                worker.retire()
+        if wanted.spawn:
+            self._refill(wanted.spawn, census)
+
+    def _refill(self, wanted: int, census: Census) -> None:
+        now = clock.monotonic()
+        delay = self._failures.delay(now)
+        if not self._supply.ready or self._broken is not None:
+            return  # supply_ready comes, or never
+        if delay > 0:
+            self._compare_at(now + delay)
+            return
+        urgent = max(0, min(wanted, self._startable() - census.idle - census.coming))
+        leave = self._pacing.leave(
+            wanted, urgent=urgent, busy=census.running >= self._cpus, now=now
+        )
+        if leave.again_in is not None:
+            self._compare_at(now + leave.again_in)
+        for _ in range(leave.count):
+            if not self._spawn():
+                return
+
+    def _compare_at(self, moment: float) -> None:
+        if self._retry is not None and not self._retry.cancelled():
+            if clock.monotonic() < self._retry_at <= moment:
+                return
+            self._retry.cancel()
+        self._retry_at = moment
+        self._retry = self._loop.call_at(
+            self._loop.time() + max(0.0, moment - clock.monotonic()), self._compare_soon
+        )
+
+    def _spawn(self) -> bool:
+        """Start one worker; say whether that worked."""
+        try:
+            near, far = make_ends(capture_output=self._blueprint.capture_output)
+        except OSError as exc:
+            self._no_process(exc)
+            return False
+        self._number += 1
+        number = self._number
+        worker = Worker(
+            number,
+            self._loop,
+            self,
+            near,
+            max_payload_bytes=int(self.options.max_payload_mb * 2**20),
+        )
+        self._all[number] = worker
+        self._counter.enter(State.SPAWNING)
+        self._tally.spawned()
+        try:
+            self._supply.launch(number, far)
+        except OSError as exc:
+            worker.launch_failed(exc)
+            self._no_process(exc)
+            return False
+        return True
+
+    def _limits(self) -> PoolLimits:
+        options = self.options
+        spawning = options.multiprocessing_context == "spawn"
+        return PoolLimits(
+            idle_target=0 if self._draining else self.idle_target,
+            max_processes=options.max_processes,
+            max_warming=min(self._cpus, _MAX_SPAWNING) if spawning else None,
+            max_jobs=options.max_jobs,
+        )
+
+    def _startable(self) -> int:
+        limit = self.options.max_jobs
+        if limit is None:
+            return len(self._waiting)
+        return min(len(self._waiting), max(0, limit - self.census.running))
+
+    def _may_run_one_more(self) -> bool:
+        limit = self.options.max_jobs
+        return limit is None or self.census.running < limit
+
+    def _reachable_target(self) -> int:
+        limit = self.options.max_processes
+        return self.idle_target if limit is None else min(self.idle_target, limit)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        """Return when *condition* holds; looked at after every change."""
+        while not condition():
+            waiter = self._loop.create_future()
+            self._changed.append(waiter)
+            await waiter
+
+    # ── what the launcher says ───────────────────────────────────────────────
+
+    def launched(self, worker: int, pid: int, pidfd: int | None) -> None:
+        """A worker has a process."""
+        self._all[worker].launched(pid, pidfd)
+
+    def launch_failed(self, worker: int, error: OSError) -> None:
+        """A worker could not be made."""
+        self._all[worker].launch_failed(error)
+        self._no_process(error)
+
+    def exited(self, worker: int, report: ExitReport) -> None:
+        """A worker's process was reaped."""
+        # One that was adopted when its fork server died may have been reported
+        # already.
+        if worker in self._all:
+            self._all[worker].exited(report)
+
+    def launcher_lost(self, exit: Exit) -> None:
+        """Watch each worker ourselves: nobody else will tell."""
+        for worker in list(self._all.values()):
+            if worker.number not in self._adopted:
+                self._adopt(worker)
+        self._compare_soon()
+
+    def _adopt(self, worker: Worker) -> None:
+        pidfd = worker.pidfd
+        if pidfd is None or worker.pid is None:
+            # It may or may not have been forked, and without a pidfd there is no
+            # safe way to watch or to signal it. Releasing it closes its channel,
+            # and a worker whose channel ends leaves with its whole group.
+            worker.out_of_sight()
+            return
+        pid = worker.pid
+        watched = os.dup(pidfd)
+
+        def gone() -> None:
+            self._adopted.pop(worker.number)()
+            # The leader is dead; what is left of its group goes too.
+            kill_by_pidfd(watched)
+            report = ExitReport(exit_of(watched))
+            os.close(watched)
+            self.exited(worker.number, report)
+
+        self._adopted[worker.number] = watch_exit(self._loop, pid, watched, gone)
+
+    def supply_ready(self) -> None:
+        """There is a launcher again."""
+        logger.info("the fork server is back")
+        self._compare_soon()
+
+    def supply_failed(self, error: PreloadFailed) -> None:
+        """The fork server does not come back."""
+        self._failed(error)
+
+    # ── what a worker says (Keeper) ──────────────────────────────────────────
+
+    def moved(self, worker: Worker, before: State) -> None:
+        """Count the step."""
+        self._counter.move(before, worker.state)
+        if before is State.IDLE:
+            self._idle.pop(worker.number, None)
+        self._compare_soon()
+
+    def clock_seconds(self, worker: Worker, name: str) -> float | None:
+        """Return an option of that name; the job's own timeout for ``job_timeout``."""
+        if name == "job_timeout":
+            return None if worker.job is None else worker.job.timeout
+        if name == "spawn_timeout":
+            return SPAWN_TIMEOUT
+        value: float | None = getattr(self.options, name)
+        return value
+
+    def send_kill(self, worker: Worker) -> None:
+        """Kill its group."""
+        assert worker.pid is not None
+        self._supply.kill(worker.number, worker.pid, worker.pidfd)
+
+    def offer(self, worker: Worker) -> None:
+        """Give the idle worker the job that has waited longest, or keep it."""
+        if self._waiting and self._may_run_one_more():
+            worker.hand_over(self._waiting.popleft())
+        else:
+            self._idle[worker.number] = worker
+
+    def warmed(self, worker: Worker, seconds: float) -> None:
+        """Setup works."""
+        if self._last_failure is not None:
+            logger.info("setup works again")
+        self._failures.record_success()
+        self._last_failure = None
+        self._listener.worker_warm(worker, seconds)
+
+    def failed(self, worker: Worker, what: str, traceback: str) -> None:
+        """A warm-up failed: wait before the next one, and give up after too many."""
+        if self._closed:
+            return
+        self._tally.warmup_failed()
+        self._failed(SetupFailed(what, traceback))
+
+    def _failed(self, error: SetupFailed) -> None:
+        too_many = self._failures.record_failure(clock.monotonic())
+        self._last_failure = error
+        logger.warning(
+            "a worker did not get warm; next try in %.2f s: %s",
+            self._failures.delay(clock.monotonic()),
+            error,
+        )
+        if too_many:
+            self._give_up(error)
+        self._compare_soon()
+
+    def idle_death(self, worker: Worker) -> None:
+        """Replace it. A setup that kills its worker a moment later must not spin."""
+        if not self._closed and not self._draining:
+            logger.warning("idle worker %d (pid %s) ended and is replaced",
+                           worker.number, worker.pid)
+
+    def started(self, worker: Worker, job: JobRecord) -> None:
+        """The job has begun."""
+        self._monitor.job_began()
+        self._listener.job_started(job, worker.pid)
+
+    def finished(self, worker: Worker, job: JobRecord, message: Finished, parcel: Parcel) -> None:
+        """Give the job the outcome that it told."""
+        facts = job.facts(now=clock.monotonic(), wall_offset=self._wall_offset, pid=worker.pid)
+        self._settle(job, outcome.told(facts, message), parcel)
+
+    def lost(self, worker: Worker, job: JobRecord, report: ExitReport) -> None:
+        """Hand the job over again if it has not begun; else it has its outcome now."""
+        if not job.begun and job.ask is None and not self._closed:
+            if job.hand_overs < MAX_HAND_OVERS and self._broken is None:
+                logger.warning("worker %s ended (%s) before it began job %s, which is handed over "
+                               "again", worker.pid, report.exit, job.id)
+                job.kill = job.handed_at = None
+                job.handle._waiting_again()
+                self._tally.handed_again()
+                self._waiting.appendleft(job)
+                return
+        facts = job.facts(now=clock.monotonic(), wall_offset=self._wall_offset, pid=worker.pid)
+        result = outcome.ended(outcome.with_report(facts, report))
+        self._settle(job, result, Parcel(timeout=job.timeout))
+
+    def released(self, worker: Worker) -> None:
+        """Forget it."""
+        del self._all[worker.number]
+        self._idle.pop(worker.number, None)
+        self._tally.reaped()
+        self._listener.worker_exited(worker, worker.report)
+        self._compare_soon()
+
+    # ── outcomes ─────────────────────────────────────────────────────────────
+
+    def _settle(self, job: JobRecord, result: JobOutcome, parcel: Parcel | None) -> None:
+        self._tally.ended(result.status)
+        self._listener.job_ended(job, result)
+        job.handle._settle(result, parcel)
+        self._compare_soon()
+
+    def _settle_unrun(
+        self,
+        job: JobRecord,
+        status: JobStatus,
+        *,
+        reason: str,
+        error: SetupFailed | None = None,
+    ) -> None:
+        facts = job.facts(now=clock.monotonic(), wall_offset=self._wall_offset)
+        told = None
+        if error is not None:
+            told = JobError(type(error).__name__, error.what, error.traceback)
+            # Each its own: an exception object that several callers raise collects
+            # all their tracebacks.
+            error = type(error)(error.what, error.traceback)
+        result = outcome.never_ran(facts, status, reason=reason, error=told)
+        self._settle(job, result, Parcel(error=error))
+
+    # ── giving up ────────────────────────────────────────────────────────────
+
+    def _last_failure_is_final(self) -> bool:
+        return self._last_failure is not None and self._failures.in_a_row >= INTENSITY
+
+    def _give_up(self, error: SetupFailed) -> None:
+        """Nothing gets warm: those who wait get the reason, instead of silence."""
+        if self._gives_up:
+            self._broken = error
+        logger.error("%d warm-ups in a row failed; %s", self._failures.in_a_row,
+                     "the pool takes no more jobs" if self._gives_up else "it is tried on")
+        waiting, self._waiting = list(self._waiting), deque()
+        for job in waiting:
+            self._settle_unrun(job, JobStatus.FAILED, reason="setup", error=error)
+
+    def _no_process(self, error: OSError) -> None:
+        remedy = {
+            errno.EMFILE: "raise the limit on open files (ulimit -n)",
+            errno.ENFILE: "raise the system's limit on open files (fs.file-max)",
+            errno.EAGAIN: "raise the limit on processes (ulimit -u, pids.max)",
+            errno.ENOMEM: "free memory, or keep fewer idle processes",
+        }.get(error.errno or 0, "")
+        self._failures.record_failure(clock.monotonic())
+        logger.warning(
+            "no worker can be started: %s; next try in %.2f s%s",
+            error.strerror or error,
+            self._failures.delay(clock.monotonic()),
+            f"; {remedy}" if remedy else "",
+        )
+        self._compare_soon()
