@@ -258,7 +258,7 @@ async def entrypoint(ctx: JobContext) -> None:
     """Answer the question in the job's metadata."""
     await ctx.connect()
     reply = answer(ctx.proc.userdata["library"], ctx.job.metadata)
-    logger.info("answer from %s (of %d): %s", reply.source, reply.compared, reply.text)
+    logger.info("best of %d sentences: %s: %s", reply.compared, reply.source, reply.text)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def refuse(standing: Standing) -> Refusal | None:
     if standing.load is None:
         return Refusal("load", "load_fnc does not answer")
     expected = standing.load + standing.unseen_jobs * share_of_one_job(standing)
-    if expected >= standing.load_threshold:
+    if not expected < standing.load_threshold:  # NaN is no load that one could admit at
         return Refusal("load", f"{expected:.2f} of {standing.load_threshold:g}")
     return None
 

@@ -143,6 +143,11 @@ class Drain:
             self._exit_status = 128 + number
         self._take(Cause.SIGNAL)
 
+    def cut_short(self) -> None:
+        """Do not wait any longer for jobs to end by themselves: ask them to stop now."""
+        if self._stage is Stage.DRAINING:
+            self._take(Cause.DEADLINE)
+
     async def wait(self) -> int:
         """Return the exit status once no job is left."""
         await asyncio.shield(self._gone)

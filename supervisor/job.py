@@ -83,7 +83,8 @@ class JobInfo(msgspec.Struct, frozen=True):
     agent_name: str = ""
     publisher: Optional[Participant] = None  # noqa: UP045 - msgspec reads it at run time on 3.10
     dispatch_id: str = ""
-    accept_arguments: AcceptArguments = AcceptArguments()
+    # A new one for each job: its attributes are a dict.
+    accept_arguments: AcceptArguments = msgspec.field(default_factory=AcceptArguments)
     resuming: bool = False
 
 

@@ -27,7 +27,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Final, Literal
+from typing import Final
 
 from ipc.errors import ProtocolError
 from ipc.frames import FrameDecoder, Need
@@ -177,7 +177,8 @@ class OutputReader(_RecordReader):
     Args:
         loop: the loop that everything runs on.
         fd: the read end of the pipe; owned from here on.
-        stream: which one; the logger is ``greenroom.stdout`` or ``greenroom.stderr``.
+        stream: ``"stdout"`` or ``"stderr"``; the logger is ``greenroom.stdout`` or
+            ``greenroom.stderr``.
         context: as for :class:`LogReader`.
 
     Runs on: the loop, every method.
@@ -187,7 +188,7 @@ class OutputReader(_RecordReader):
         self,
         loop: asyncio.AbstractEventLoop,
         fd: int,
-        stream: Literal["stdout", "stderr"],
+        stream: str,
         *,
         context: Context,
     ) -> None:

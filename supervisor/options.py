@@ -104,7 +104,14 @@ class AgentServerPermissions:
             value = getattr(self, name)
             if not isinstance(value, bool):
                 raise OptionError(f"permissions.{name}", value, "True or False")
-        object.__setattr__(self, "can_publish_sources", tuple(self.can_publish_sources))
+        sources = self.can_publish_sources
+        if isinstance(sources, str) or not isinstance(sources, Iterable):
+            raise OptionError("permissions.can_publish_sources", sources, "a list of source names")
+        names = tuple(sources)
+        for name in names:
+            if not isinstance(name, str):
+                raise OptionError("permissions.can_publish_sources", name, "names of sources")
+        object.__setattr__(self, "can_publish_sources", names)
 
 
 # ── checks ───────────────────────────────────────────────────────────────────
@@ -114,7 +121,13 @@ def check_number(
     name: str, value: object, *, at_least: float = 0.0, above: float | None = None
 ) -> None:
     """Raise OptionError unless *value* is a number in range. Infinity is a number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise OptionError(name, value, "a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        raise OptionError(name, value, "a number that a float can hold") from None
+    if math.isnan(number):
         raise OptionError(name, value, "a number")
     if above is not None and not value > above:
         raise OptionError(name, value, f"a number above {above:g}")
@@ -134,6 +147,12 @@ def check_hook(name: str, value: object) -> None:
     """Raise OptionError unless *value* can be called, or is None."""
     if value is not None and not callable(value):
         raise OptionError(name, value, "a function, or None")
+
+
+def check_text(name: str, value: object) -> None:
+    """Raise OptionError unless *value* is a string."""
+    if not isinstance(value, str):
+        raise OptionError(name, value, "a string")
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
@@ -252,6 +271,8 @@ class PoolOptions:
             raise OptionError("job_limits", self.job_limits, "a ResourceLimits, or None")
         for name in ("ping_interval", "ping_timeout", "high_ping_threshold", "max_payload_mb"):
             check_number(name, getattr(self, name), above=0.0)
+        if math.isinf(self.max_payload_mb):
+            raise OptionError("max_payload_mb", self.max_payload_mb, "a finite number")
         if self.ping_timeout <= self.ping_interval:
             raise OptionError(
                 "ping_timeout", self.ping_timeout, f"more than ping_interval={self.ping_interval:g}"
@@ -267,6 +288,7 @@ class PoolOptions:
             object.__setattr__(self, "log_level", check_log_level("log_level", self.log_level))
         elif self.log_level is not None and not isinstance(self.log_level, PerMode):
             raise OptionError("log_level", self.log_level, "one of " + ", ".join(LOG_LEVELS))
+        _optional(check_text, "http_proxy", self.http_proxy)
         self._check_together()
 
     def _check_modules(self) -> None:
@@ -306,8 +328,9 @@ class PoolOptions:
         known = {f.name for f in dataclasses.fields(self)}
         for name in changes:
             if name not in known:
-                raise OptionError(name, changes[name], "no such option; known are "
-                                  + ", ".join(sorted(known)))
+                raise OptionError(
+                    name, changes[name], "an option that exists: " + ", ".join(sorted(known))
+                )
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]  # checked above
 
     @property
@@ -362,6 +385,12 @@ class ServerOptions(PoolOptions):
             _optional(check_int, "port", self.port)
             if isinstance(self.port, int) and self.port > 65535:
                 raise OptionError("port", self.port, "at most 65535; 0 for any; None for no HTTP")
+        _optional(check_text, "ws_url", self.ws_url)
+        for name in ("api_key", "api_secret"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                # Its type, not the value: an error's text may end in a log.
+                raise OptionError(name, type(value), "a string")
         check_int("max_retry", self.max_retry)
 
     def resolve(self, *, devmode: bool) -> ServerOptions:

@@ -21,12 +21,16 @@ class PoolLimits:
         max_processes: ceiling on live workers; None for none.
         max_warming: ceiling on workers that warm up at a time; None for none.
         max_jobs: ceiling on jobs at a time; None for none.
+        keep_idle: idle workers above the target that are not let go, because
+            they came back from a job and would soon be started anew: where
+            workers are reused. None: the target is the ceiling.
     """
 
     idle_target: int
     max_processes: int | None = None
     max_warming: int | None = None
     max_jobs: int | None = None
+    keep_idle: int | None = None
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,14 @@ def plan(census: Census, *, waiting: int, limits: PoolLimits, draining: bool) ->
     wanted = startable if draining else startable + limits.idle_target
     here = census.idle + census.coming
     if here >= wanted:
-        surplus = here - wanted
+        kept = wanted
+        if limits.keep_idle is not None and not draining:
+            kept = max(wanted, startable + limits.keep_idle)
+        surplus = max(0, here - kept)
         # Idle ones go first: a worker that warms up is the fresher one, and what
-        # it costs has mostly been paid. Only a drain stops those too.
-        idle = min(surplus, census.idle)
+        # it costs has mostly been paid. But none that a job could have at once.
+        # Only a drain stops those that warm up too.
+        idle = min(surplus, max(0, census.idle - startable))
         return Plan(retire_idle=idle, retire_coming=surplus - idle if draining else 0)
     missing = wanted - here
     # A worker on its way out still holds its memory, so it still takes a place:

@@ -1,7 +1,7 @@
 """How many failures are too many, and how long to wait after one. Pure.
 
-The window is Erlang/OTP's: more than ``intensity`` failures within ``period``
-seconds mean that restarting does not help. Source: OTP ``supervisor``, "restart
+The window is Erlang/OTP's: ``intensity`` failures within ``period`` seconds mean
+that restarting does not help. Source: OTP ``supervisor``, "restart
 intensity and period"; their defaults are 1 in 5 s, ours are 5 in 30 s because
 one bad deploy kills every warm worker at the same moment.
 
@@ -41,6 +41,7 @@ class RestartWindow:
         self._period = period
         self._failures: deque[float] = deque(maxlen=intensity)
         self._in_a_row = 0
+        self._waits = 0
         self._not_before = float("-inf")
 
     @property
@@ -58,10 +59,10 @@ class RestartWindow:
         self._failures.append(now)
         self._in_a_row += 1
         # Failures that arrive together (four workers, one bad setup) are one
-        # reason to wait, not four: the delay doubles from the earliest deadline.
+        # reason to wait, not four: what comes before the deadline does not move it.
         if now >= self._not_before:
-            exponent = min(self._in_a_row - 1, 16)
-            self._not_before = now + min(FIRST_DELAY * 2**exponent, LONGEST_DELAY)
+            self._not_before = now + min(FIRST_DELAY * 2 ** min(self._waits, 16), LONGEST_DELAY)
+            self._waits += 1
         return (
             len(self._failures) == self._intensity and now - self._failures[0] <= self._period
         )
@@ -70,6 +71,7 @@ class RestartWindow:
         """Note that it works: the window is empty again and there is nothing to wait for."""
         self._failures.clear()
         self._in_a_row = 0
+        self._waits = 0
         self._not_before = float("-inf")
 
     def delay(self, now: float) -> float:

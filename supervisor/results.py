@@ -15,7 +15,14 @@ from typing import Any, Final
 import msgspec
 
 from ipc import fds
-from supervisor.errors import JobCancelled, JobKilled, JobTimedOut, ResultError, WorkerLost
+from supervisor.errors import (
+    JobCancelled,
+    JobKilled,
+    JobRejected,
+    JobTimedOut,
+    ResultError,
+    WorkerLost,
+)
 from supervisor.job import JobOutcome, JobStatus
 
 # How a payload is encoded.
@@ -128,6 +135,8 @@ def error_of(outcome: JobOutcome, parcel: Parcel | None) -> BaseException:
         return JobTimedOut(timeout if timeout is not None else 0.0)
     if outcome.status is JobStatus.KILLED:
         return JobKilled(outcome.pid, outcome.exit, outcome.reason)
+    if outcome.status is JobStatus.REJECTED:
+        return JobRejected(outcome.reason or "rejected by on_request")
     if outcome.error is None:
         return WorkerLost(outcome.pid, outcome.exit, outcome.reason)
     return _remote_error(outcome, parcel)
@@ -138,7 +147,10 @@ def _remote_error(outcome: JobOutcome, parcel: Parcel | None) -> BaseException:
     if parcel is None or parcel.content is None or parcel.encoding != PICKLE:
         error: BaseException = JobRaised(outcome.error.type, outcome.error.message)
     else:
-        decoded = _decode(parcel.content, PICKLE)
+        try:
+            decoded = _decode(parcel.content, PICKLE)
+        except ResultError as exc:
+            return exc
         if not isinstance(decoded, BaseException):
             return ResultError(f"expected an exception from the job, got {type(decoded).__name__}")
         error = decoded

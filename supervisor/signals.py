@@ -35,10 +35,12 @@ def route_signals(
     Raises:
         RuntimeError: not the main thread, or the loop is closed.
     """
-    before = {sig: signal.getsignal(sig) for sig in routes}
+    before = {}
     try:
         for sig, route in routes.items():
+            handler = signal.getsignal(sig)
             loop.add_signal_handler(sig, route)
+            before[sig] = handler
         yield
     finally:
         for sig, handler in before.items():

@@ -365,7 +365,15 @@ class Workers:
             max_processes=options.max_processes,
             max_warming=min(self._cpus, _MAX_SPAWNING) if spawning else None,
             max_jobs=options.max_jobs,
+            keep_idle=self._keep_idle(),
         )
+
+    def _keep_idle(self) -> int | None:
+        if self.options.max_jobs_per_process == 1:
+            return None
+        # As many as could be needed at a time; where that has no bound, twice the
+        # target: enough that the ordinary coming and going starts nobody.
+        return max(self.options.max_jobs or 0, 2 * self.idle_target)
 
     def _startable(self) -> int:
         limit = self.options.max_jobs

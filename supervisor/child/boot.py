@@ -47,6 +47,7 @@ class Settings:
     forward_logs: bool = True
     http_proxy: str | None = None
     titles: bool = True
+    without_environment: tuple[str, ...] = ()
 
 
 class Sealed:

@@ -14,6 +14,7 @@ means that the supervisor is gone; then the whole group goes at once.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import signal
@@ -32,6 +33,9 @@ from ipc.messages import DrainBegan, Lagging, Ping, Pong, Stop, ToWorker, cut
 
 # How long the stack of a stuck loop may be on the wire.
 _STACK_TEXT: Final = 8 * 1024
+
+_OUR_FILES: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_ASYNCIO_FILES: Final = os.path.dirname(asyncio.__file__) + os.sep
 
 
 class Loop(Protocol):
@@ -186,8 +190,16 @@ class ControlThread:
 
     def _report_lag(self, seconds: float) -> None:
         frame = sys._current_frames().get(self._main)
-        stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+        stack = "" if frame is None else "".join(_users_part(traceback.extract_stack(frame)))
         self._channel.send(Lagging(seconds, cut(stack, _STACK_TEXT)))
+
+
+def _users_part(frames: traceback.StackSummary) -> list[str]:
+    """Return the stack from the user's first line on: what is above it is always the same."""
+    ours = [n for n, frame in enumerate(frames) if frame.filename.startswith(_OUR_FILES)]
+    below = frames[ours[-1] + 1 :] if ours else frames
+    theirs = [frame for frame in below if not frame.filename.startswith(_ASYNCIO_FILES)]
+    return traceback.format_list(theirs or list(below))
 
 
 class LagProbe:

@@ -65,6 +65,7 @@ def main(boot: Boot) -> None:
     """Run the fork server. The target of the process that multiprocess starts."""
     isolate.become_session_leader()
     isolate.ignore_supervisor_signals()
+    isolate.forget_environment(boot.settings.without_environment)
     if boot.settings.titles:
         isolate.set_title("fork server")
     ends = boot.received_ends()

@@ -13,6 +13,7 @@ import random
 import resource
 import signal
 import sys
+from collections.abc import Iterable
 from typing import Any, Final
 
 import setproctitle
@@ -144,6 +145,27 @@ def reseed() -> None:
     numpy_random: Any = sys.modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed()
+
+
+def forget_environment(names: Iterable[str]) -> None:
+    """Remove variables that are the supervisor's alone, such as API secrets.
+
+    The memory is wiped as well: unsetting alone leaves the value where
+    ``/proc/<pid>/environ`` shows it.
+    """
+    _libc.getenv.restype = ctypes.c_void_p
+    for name in names:
+        if _wiped(name):
+            os.environ.pop(name, None)
+
+
+def _wiped(name: str) -> bool:
+    """Overwrite the value in the process's environment block; say whether there was one."""
+    address = _libc.getenv(name.encode())
+    if not address:
+        return False
+    ctypes.memset(address, 0, len(ctypes.string_at(address)))
+    return True
 
 
 def set_title(title: str) -> None:

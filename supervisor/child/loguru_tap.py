@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from importlib.abc import Loader
 
+Forward = Callable[[Mapping[str, Any]], None]
+
 
 class LoguruTap:
     """Hands loguru's records to *forward*.
@@ -32,70 +34,111 @@ class LoguruTap:
             that logs. What it raises, the caller of loguru gets.
     """
 
-    def __init__(self, forward: Callable[[Mapping[str, Any]], None]) -> None:
+    def __init__(self, forward: Forward) -> None:
         self._forward = forward
         self._hook: _ImportHook | None = None
-        self._sink: int | None = None
+        self._sink: _Sink | None = None
         self._level = logging.NOTSET
 
     def attach(self, level: int) -> None:
         """Begin, now or as soon as loguru is imported. Runs on: the main thread."""
         self._level = level
         if "loguru" in sys.modules:
-            self._replace_sinks()
+            self._take_over()
         else:
-            self._hook = _ImportHook("loguru", self._replace_sinks)
+            self._hook = _ImportHook("loguru", self._take_over)
             sys.meta_path.insert(0, self._hook)
 
     def set_level(self, level: int) -> None:
         """Take what is at or above *level* from now on."""
         self._level = level
-        if self._sink is not None:
-            before = self._sink
-            self._add_sink()
-            self._remove(before)
+        if self._sink is not None and self._sink.level != level:
+            before, self._sink = self._sink, _Sink.add(level, self._forward)
+            before.remove()
 
     def detach(self) -> None:
         """Stop. What was replaced does not come back."""
         if self._hook is not None and self._hook in sys.meta_path:
             sys.meta_path.remove(self._hook)
         if self._sink is not None:
-            self._remove(self._sink)
+            self._sink.forward = None
             self._sink = None
 
-    def _replace_sinks(self) -> None:
+    def _take_over(self) -> None:
         from loguru import logger
 
         # Only what writes to the terminal is replaced. A file is left alone:
         # removing it would make loguru compress or delete it, in each worker.
         for number in _terminal_sinks(logger):
-            self._remove(number)
-        self._add_sink()
+            _remove(number)
+        self._sink = _Sink.left_behind(self._level) or _Sink.add(self._level, self._forward)
+        self._sink.forward = self._forward
 
-    def _add_sink(self) -> None:
+
+class _Sink:
+    """What is registered with loguru.
+
+    It is left there, deaf, when its tap is detached: to add one costs 2.5 ms
+    (loguru looks up the library's directories each time). The fork server adds
+    it once, and the next tap, in each worker, takes it over.
+    """
+
+    def __init__(self, level: int, forward: Forward) -> None:
+        self.level = level
+        self.forward: Forward | None = forward
+        self.number = -1
+
+    @classmethod
+    def add(cls, level: int, forward: Forward) -> _Sink:
+        """Register one."""
         from loguru import logger
 
+        sink = cls(level, forward)
         # catch=False: what the filter lets through is meant for the caller.
-        self._sink = logger.add(
-            _discard, level=self._level, format="{message}", filter=self._take, catch=False
+        sink.number = logger.add(
+            _discard, level=level, format="{message}", filter=sink.take, catch=False
         )
+        return sink
 
-    def _take(self, record: Mapping[str, Any]) -> bool:
-        self._forward(record)
+    @classmethod
+    def left_behind(cls, level: int) -> _Sink | None:
+        """Return one that is registered already and that nobody listens to."""
+        from loguru import logger
+
+        for handler in _handlers(logger).values():
+            owner = getattr(getattr(handler, "_filter", None), "__self__", None)
+            if isinstance(owner, _Sink) and owner.forward is None and owner.level == level:
+                return owner
+        return None
+
+    def take(self, record: Mapping[str, Any]) -> bool:
+        """Forward *record*, and tell loguru that the sink does not want it."""
+        if self.forward is not None:
+            self.forward(record)
         return False
 
-    @staticmethod
-    def _remove(number: int) -> None:
-        from loguru import logger
-
-        try:
-            logger.remove(number)
-        except ValueError:
-            pass  # the user's code has removed it already, as its manual shows
+    def remove(self) -> None:
+        """Take it away from loguru."""
+        _remove(self.number)
 
 
 def _discard(message: object) -> None:
     """Take what the filter let through: nothing."""
+
+
+def _remove(number: int) -> None:
+    from loguru import logger
+
+    try:
+        logger.remove(number)
+    except ValueError:
+        pass  # the user's code has removed it already, as loguru's manual shows
+
+
+def _handlers(logger: object) -> dict[int, object]:
+    """Return loguru's handlers by number. Empty where its inside looks different."""
+    handlers = getattr(getattr(logger, "_core", None), "handlers", None)
+    return handlers if isinstance(handlers, dict) else {}
 
 
 def _terminal_sinks(logger: object) -> list[int]:
@@ -104,12 +147,11 @@ def _terminal_sinks(logger: object) -> list[int]:
     loguru has no public list of its sinks. Where its inside looks different, the
     answer is its default sink, which has number 0.
     """
-    handlers = getattr(getattr(logger, "_core", None), "handlers", None)
-    if not isinstance(handlers, dict):
+    if not hasattr(getattr(logger, "_core", None), "handlers"):
         return [0]
     streams = {
         number: getattr(getattr(handler, "_sink", None), "_stream", None)
-        for number, handler in handlers.items()
+        for number, handler in _handlers(logger).items()
     }
     return [number for number, stream in streams.items() if _is_terminal(stream)]
 

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import msgspec
 
+from ipc.errors import NotEncodable
 from ipc.frames import MAX_FRAME_BYTES
 from ipc.messages import MAX_TEXT, Log, cut, encode
 from supervisor.clock import wall
@@ -100,7 +101,7 @@ def encoded(log: Log, max_bytes: int = MAX_FRAME_BYTES) -> bytes:
     """
     try:
         payload = encode(log)
-    except (ValueError, TypeError, OverflowError):
+    except NotEncodable:
         log = _exact(log)
         payload = encode(log)
     limit = MAX_TEXT

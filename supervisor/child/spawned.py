@@ -15,6 +15,7 @@ def main(boot: Boot) -> None:
     """Be a worker. The target of the process that multiprocess starts."""
     isolate.become_session_leader()
     isolate.ignore_supervisor_signals()
+    isolate.forget_environment(boot.settings.without_environment)
     isolate.restore_signals_in_forks()
     settings = boot.settings
     isolate.prefer_for_oom()

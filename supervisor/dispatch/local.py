@@ -56,6 +56,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MAX_BODY_BYTES: Final = 1024 * 1024
 # A body of a megabyte crosses a unix socket in milliseconds; who needs longer is stuck.
 BODY_TIMEOUT: Final = 10.0
+# After an early answer, such as a 413, the rest of the body is read and dropped
+# for so long: a client that is still writing would otherwise never read it.
+LINGERING_TIME: Final = 1.0
 MAX_ENDED_JOBS: Final = 10_000
 # Tracebacks are up to 64 KiB and metadata up to the body's limit: the count alone bounds nothing.
 MAX_HISTORY_BYTES: Final = 64 * 1024 * 1024
@@ -367,7 +370,11 @@ class LocalDispatcher:
         app.router.add_post("/drain", self._drain)
         # Cancellation ends the waiting of clients that went away.
         self._runner = web.AppRunner(
-            app, access_log=None, handler_cancellation=True, shutdown_timeout=CLOSE_GRACE
+            app,
+            access_log=None,
+            handler_cancellation=True,
+            lingering_time=LINGERING_TIME,
+            shutdown_timeout=CLOSE_GRACE,
         )
         await self._runner.setup()
         await web.SockSite(self._runner, listener).start()
@@ -428,7 +435,7 @@ class LocalDispatcher:
             headers = {"Allow": exc.headers["Allow"]} if "Allow" in exc.headers else {}
             response = _answer({"error": exc.text or exc.reason}, exc.status, **headers)
             if exc.status in (403, 408, 413):
-                response.force_close()  # the rest of the body is not waited for
+                response.force_close()  # what else comes on this connection is not wanted
             return response
         except Exception:  # at the top of a request: the client gets a 500, the log the rest
             logger.exception("%s %s failed", request.method, request.path)

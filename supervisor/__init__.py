@@ -1,0 +1,123 @@
+"""Warm processes for jobs that must have their own, and must start now."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from supervisor import cli
+    from supervisor.child.context import JobContext, JobProcess, get_job_context
+    from supervisor.errors import (
+        JobCancelled,
+        JobKilled,
+        JobRejected,
+        JobTimedOut,
+        NotAdmitted,
+        OptionError,
+        PoolClosed,
+        PreloadFailed,
+        ResultError,
+        SetupFailed,
+        SupervisorError,
+        TooManyRestarts,
+        WorkerLost,
+    )
+    from supervisor.executor import ProcessPoolExecutor
+    from supervisor.handle import JobHandle
+    from supervisor.job import (
+        JobExecutorType,
+        JobInfo,
+        JobOutcome,
+        JobStatus,
+        ServerType,
+    )
+    from supervisor.options import AgentServerPermissions, ResourceLimits, ServerOptions
+    from supervisor.pool import ProcessPool
+    from supervisor.request import JobRequest
+    from supervisor.server import AgentServer
+    from supervisor.stats import PoolStats
+
+# Where each name lives. Importing this package imports none of them: a program
+# that only wants a pool does not pay for the server.
+_HOMES = {
+    "AgentServer": "supervisor.server",
+    "AgentServerPermissions": "supervisor.options",
+    "JobCancelled": "supervisor.errors",
+    "JobContext": "supervisor.child.context",
+    "JobExecutorType": "supervisor.job",
+    "JobHandle": "supervisor.handle",
+    "JobInfo": "supervisor.job",
+    "JobKilled": "supervisor.errors",
+    "JobOutcome": "supervisor.job",
+    "JobProcess": "supervisor.child.context",
+    "JobRejected": "supervisor.errors",
+    "JobRequest": "supervisor.request",
+    "JobStatus": "supervisor.job",
+    "JobTimedOut": "supervisor.errors",
+    "NotAdmitted": "supervisor.errors",
+    "OptionError": "supervisor.errors",
+    "PoolClosed": "supervisor.errors",
+    "PoolStats": "supervisor.stats",
+    "PreloadFailed": "supervisor.errors",
+    "ProcessPool": "supervisor.pool",
+    "ProcessPoolExecutor": "supervisor.executor",
+    "ResourceLimits": "supervisor.options",
+    "ResultError": "supervisor.errors",
+    "ServerOptions": "supervisor.options",
+    "ServerType": "supervisor.job",
+    "SetupFailed": "supervisor.errors",
+    "SupervisorError": "supervisor.errors",
+    "TooManyRestarts": "supervisor.errors",
+    "WorkerLost": "supervisor.errors",
+    "cli": "supervisor.cli",
+    "get_job_context": "supervisor.child.context",
+}
+
+__all__ = [
+    "AgentServer",
+    "AgentServerPermissions",
+    "JobCancelled",
+    "JobContext",
+    "JobExecutorType",
+    "JobHandle",
+    "JobInfo",
+    "JobKilled",
+    "JobOutcome",
+    "JobProcess",
+    "JobRejected",
+    "JobRequest",
+    "JobStatus",
+    "JobTimedOut",
+    "NotAdmitted",
+    "OptionError",
+    "PoolClosed",
+    "PoolStats",
+    "PreloadFailed",
+    "ProcessPool",
+    "ProcessPoolExecutor",
+    "ResourceLimits",
+    "ResultError",
+    "ServerOptions",
+    "ServerType",
+    "SetupFailed",
+    "SupervisorError",
+    "TooManyRestarts",
+    "WorkerLost",
+    "cli",
+    "get_job_context",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(home)
+    value: object = module if home == f"{__name__}.{name}" else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

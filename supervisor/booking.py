@@ -1,0 +1,181 @@
+"""Offers: admission, the user's word, and the place that is kept in between.
+
+A place is taken the moment a job is admitted, before ``on_request`` is asked, and
+is given back if it says no. So whoever is admitted next sees it as taken, and so
+does a load function that counts ``active_jobs``. Admitting is one step at a
+time: two offers at once cannot both be measured before either has its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from supervisor import clock
+from supervisor.admission import Standing, refuse
+from supervisor.dispatch.base import Answer
+from supervisor.handle import JobHandle
+from supervisor.job import JobInfo, Session
+from supervisor.load import LoadMeter
+from supervisor.options import Hook
+from supervisor.request import Rejected, ask
+
+logger = logging.getLogger("greenroom.admission")
+
+# LiveKit's server waits 3 s for the answer by default (its RPC timeout); half a
+# second is left for the way there and back.
+ANSWER_WITHIN: Final = 2.5
+
+# The default load is an average over 5 s: a job that was admitted less than half
+# of that ago is hardly in it yet.
+_UNSEEN_SECONDS: Final = 2.5
+
+StartJob = Callable[[JobInfo, Session], JobHandle[Any]]
+
+
+class KeptPlace:
+    """A place for one job: start it or give it back, once."""
+
+    def __init__(self, booking: Booking, job: JobInfo) -> None:
+        self._booking = booking
+        self._job = job
+        self._used = False
+
+    @property
+    def job(self) -> JobInfo:
+        """The job, with what ``accept`` was given."""
+        return self._job
+
+    def start(self, *, url: str = "", token: str = "") -> JobHandle[Any]:
+        """Hand the job over.
+
+        Raises:
+            RuntimeError: the place was used before.
+            SupervisorError: the job cannot be taken after all; the place is free again.
+        """
+        self._use()
+        return self._booking.start(self._job, url, token)
+
+    def give_back(self) -> None:
+        """The job does not come after all."""
+        self._use()
+        self._booking.release(self._job)
+
+    def _use(self) -> None:
+        if self._used:
+            raise RuntimeError(f"the place of job {self._job.id} was used before")
+        self._used = True
+
+
+class Booking:
+    """Who has a place, and who gets the next one.
+
+    Args:
+        meter: measures the load.
+        standing: returns the facts of the moment that are not kept here.
+        on_request: returns the user's function of that name.
+        start_job: hands a session over to a worker.
+        server_id: returns the id that jobs see as ``worker_id``.
+
+    Runs on: the server's loop, every method.
+    """
+
+    def __init__(
+        self,
+        meter: LoadMeter,
+        *,
+        standing: Callable[[], Standing],
+        on_request: Callable[[], Hook | None],
+        start_job: StartJob,
+        server_id: Callable[[], str],
+    ) -> None:
+        self._meter = meter
+        self._standing = standing
+        self._on_request = on_request
+        self._start_job = start_job
+        self._server_id = server_id
+        self._places: dict[str, JobInfo] = {}
+        self._admitted_at: dict[str, float] = {}
+        self._one_at_a_time = asyncio.Lock()
+
+    @property
+    def jobs(self) -> list[JobInfo]:
+        """Jobs that have a place: promised, waiting or running."""
+        return list(self._places.values())
+
+    async def offer(self, job: JobInfo) -> Answer:
+        """Return the answer to an offer of *job*. Never raises, always answers in time."""
+        began = clock.monotonic()
+        refusal = await self._admit(job)
+        if refusal is not None:
+            return refusal
+        left = max(0.05, ANSWER_WITHIN - (clock.monotonic() - began))
+        try:
+            answer = await ask(self._on_request(), job, left)
+        except BaseException:
+            self.release(job)
+            raise
+        if isinstance(answer, Rejected):
+            self.release(job)
+            return Answer(
+                reason="rejected", detail=answer.detail, terminate=answer.terminate
+            )
+        accepted = msgspec.structs.replace(job, accept_arguments=answer)
+        self._places[job.id] = accepted
+        return Answer(place=KeptPlace(self, accepted))
+
+    async def _admit(self, job: JobInfo) -> Answer | None:
+        """Take a place for *job*, or return why there is none."""
+        async with self._one_at_a_time:
+            if job.id in self._places:
+                return Answer(reason="rejected", detail=f"job {job.id} is here already")
+            load = await self._meter.measure()
+            refusal = refuse(self._standing_with(load))
+            if refusal is not None:
+                logger.info("job %s is not admitted: %s %s", job.id, refusal.reason, refusal.detail)
+                return Answer(reason=refusal.reason, detail=refusal.detail)
+            self._places[job.id] = job
+            self._admitted_at[job.id] = clock.monotonic()
+            return None
+
+    def _standing_with(self, load: float | None) -> Standing:
+        now = clock.monotonic()
+        unseen = 0
+        if self._meter.is_default:
+            unseen = sum(now - at < _UNSEEN_SECONDS for at in self._admitted_at.values())
+        base = self._standing()
+        return Standing(
+            draining=base.draining,
+            ready=base.ready,
+            load=load,
+            load_threshold=base.load_threshold,
+            unseen_jobs=unseen,
+            active_jobs=len(self._places),
+            max_jobs=base.max_jobs,
+            cpus=base.cpus,
+        )
+
+    def refusal_now(self) -> str | None:
+        """Return why a job offered now would not be admitted, by the last figures."""
+        refusal = refuse(self._standing_with(self._meter.last))
+        return None if refusal is None else f"{refusal.reason} {refusal.detail}".strip()
+
+    def start(self, job: JobInfo, url: str, token: str) -> JobHandle[Any]:
+        """Hand *job* over; its place is free again when it has its outcome."""
+        session = Session(job, worker_id=self._server_id(), url=url, token=token, fake=not url)
+        try:
+            handle = self._start_job(job, session)
+        except BaseException:
+            self.release(job)
+            raise
+        handle.add_done_callback(lambda done: self.release(done.info))
+        return handle
+
+    def release(self, job: JobInfo) -> None:
+        """Free the place of *job*."""
+        self._places.pop(job.id, None)
+        self._admitted_at.pop(job.id, None)

@@ -1,0 +1,189 @@
+"""May this server take one more job?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import assume, given, strategies as st
+
+from supervisor.admission import Refusal, Standing, refuse, share_of_one_job
+
+READY = Standing(draining=False, ready=True, load=0.0, load_threshold=0.7)
+
+
+@pytest.mark.parametrize(
+    ("standing", "expected"),
+    [
+        pytest.param(READY, None, id="a server at rest takes a job"),
+        pytest.param(replace(READY, draining=True), Refusal("draining"), id="one that drains not"),
+        pytest.param(
+            replace(READY, ready=False),
+            Refusal("not ready", "no worker is warm and setup keeps failing"),
+            id="nor one without a warm worker",
+        ),
+        pytest.param(replace(READY, load=0.69), None, id="below the threshold"),
+        pytest.param(
+            replace(READY, load=0.7), Refusal("load", "0.70 of 0.7"), id="at the threshold"
+        ),
+        pytest.param(
+            replace(READY, load=0.93), Refusal("load", "0.93 of 0.7"), id="over the threshold"
+        ),
+        pytest.param(
+            replace(READY, load=None),
+            Refusal("load", "load_fnc does not answer"),
+            id="a load that nobody knows counts as full",
+        ),
+        pytest.param(
+            replace(READY, load=math.nan),
+            Refusal("load", "nan of 0.7"),
+            id="a load that is no number counts as full",
+        ),
+        pytest.param(
+            replace(READY, load=5.0, load_threshold=math.inf), None, id="without a threshold"
+        ),
+        pytest.param(
+            replace(READY, load=None, load_threshold=math.inf),
+            None,
+            id="without a threshold nobody asks for the load",
+        ),
+        pytest.param(replace(READY, active_jobs=4, max_jobs=5), None, id="one place left"),
+        pytest.param(
+            replace(READY, active_jobs=5, max_jobs=5), Refusal("max_jobs", "5 of 5"), id="full"
+        ),
+        pytest.param(
+            replace(READY, active_jobs=7, max_jobs=5, load_threshold=math.inf),
+            Refusal("max_jobs", "7 of 5"),
+            id="more than full, as after the limit was lowered",
+        ),
+        pytest.param(
+            replace(READY, load=0.5, active_jobs=6, unseen_jobs=2, cpus=4),
+            Refusal("load", "0.75 of 0.7"),
+            id="jobs that the load cannot contain yet count like the running ones",
+        ),
+        pytest.param(
+            replace(READY, load=0.5, active_jobs=5, unseen_jobs=1, cpus=4),
+            None,
+            id="one such job leaves room",
+        ),
+        pytest.param(
+            replace(READY, active_jobs=14, unseen_jobs=14),
+            Refusal("load", "0.70 of 0.7"),
+            id="a burst on a server at rest stops at a twentieth of a CPU each",
+        ),
+        pytest.param(
+            replace(READY, active_jobs=13, unseen_jobs=13), None, id="and not before that"
+        ),
+    ],
+)
+def test_an_answer(standing: Standing, expected: Refusal | None) -> None:
+    assert refuse(standing) == expected
+
+
+def test_the_reason_that_lasts_longest_is_told_first() -> None:
+    standing = Standing(
+        draining=True, ready=False, load=9.0, load_threshold=0.7, active_jobs=1, max_jobs=1
+    )
+    reasons = []
+    for change in ({"draining": False}, {"ready": True}, {"max_jobs": None}, {"load": 0.0}):
+        refusal = refuse(standing)
+        assert refusal is not None
+        reasons.append(refusal.reason)
+        standing = replace(standing, **change)  # type: ignore[arg-type]  # one field each
+    assert reasons == ["draining", "not ready", "max_jobs", "load"]
+    assert refuse(standing) is None
+
+
+@pytest.mark.parametrize(
+    ("standing", "expected"),
+    [
+        pytest.param(READY, 0.05, id="a twentieth of the CPU where nothing runs"),
+        pytest.param(replace(READY, cpus=4), 0.0125, id="a twentieth of one CPU of four"),
+        pytest.param(
+            replace(READY, load=0.6, active_jobs=3), 0.2, id="the average of those that run"
+        ),
+        pytest.param(
+            replace(READY, load=0.6, active_jobs=5, unseen_jobs=2),
+            0.2,
+            id="the average of those that the load contains",
+        ),
+        pytest.param(
+            replace(READY, load=0.001, active_jobs=9), 0.05, id="idle jobs are not believed"
+        ),
+        pytest.param(replace(READY, load=None, active_jobs=9), 0.05, id="an unknown load"),
+    ],
+)
+def test_the_share_of_one_job(standing: Standing, expected: float) -> None:
+    assert share_of_one_job(standing) == pytest.approx(expected)
+
+
+# ── laws ─────────────────────────────────────────────────────────────────────
+
+loads = st.none() | st.floats(0.0, 2.0)
+
+
+@st.composite
+def standings(draw: st.DrawFn) -> Standing:
+    active = draw(st.integers(0, 20))
+    return Standing(
+        draining=draw(st.booleans()),
+        ready=draw(st.booleans()),
+        load=draw(loads),
+        load_threshold=draw(st.floats(0.0, 2.0) | st.just(math.inf)),
+        unseen_jobs=draw(st.integers(0, active)),
+        active_jobs=active,
+        max_jobs=draw(st.none() | st.integers(1, 20)),
+        cpus=draw(st.integers(1, 64)),
+    )
+
+
+@given(standings(), st.floats(0.0, 2.0))
+def test_more_load_never_opens_the_door(standing: Standing, more: float) -> None:
+    assume(standing.load is not None)
+    assert standing.load is not None
+    if refuse(standing) is not None:
+        assert refuse(replace(standing, load=standing.load + more)) is not None
+
+
+@given(standings(), st.integers(1, 20))
+def test_more_promised_jobs_never_open_the_door(standing: Standing, more: int) -> None:
+    # A job that is admitted now is one that the measured load cannot contain.
+    busier = replace(
+        standing,
+        active_jobs=standing.active_jobs + more,
+        unseen_jobs=standing.unseen_jobs + more,
+    )
+    if refuse(standing) is not None:
+        assert refuse(busier) is not None
+
+
+@given(standings(), st.integers(1, 20))
+def test_where_the_load_contains_every_job_more_of_them_never_open_the_door(
+    standing: Standing, more: int
+) -> None:
+    seen = replace(standing, unseen_jobs=0)
+    if refuse(seen) is not None:
+        assert refuse(replace(seen, active_jobs=seen.active_jobs + more)) is not None
+
+
+@given(standings())
+def test_admitting_one_after_the_other_never_passes_max_jobs(standing: Standing) -> None:
+    assume(standing.max_jobs is not None)
+    assert standing.max_jobs is not None
+    started = standing.active_jobs
+    for _ in range(50):
+        if refuse(standing) is not None:
+            break
+        standing = replace(
+            standing,
+            active_jobs=standing.active_jobs + 1,
+            unseen_jobs=standing.unseen_jobs + 1,
+        )
+    assert standing.active_jobs <= max(started, standing.max_jobs)
+
+
+@given(standings())
+def test_every_refusal_has_one_of_four_reasons(standing: Standing) -> None:
+    refusal = refuse(standing)
+    assert refusal is None or refusal.reason in ("draining", "not ready", "max_jobs", "load")
