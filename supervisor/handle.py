@@ -47,6 +47,8 @@ class JobHandle(Generic[T]):
         self._pid: int | None = None
         self._outcome: JobOutcome | None = None
         self._parcel: Parcel | None = None
+        # Opened once, by the first who asks; the bytes are let go then.
+        self._opened: tuple[Any, BaseException | None] | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._callbacks: list[Callable[[JobHandle[T]], object]] = []
 
@@ -95,7 +97,12 @@ class JobHandle(Generic[T]):
         """
         if self._outcome is None:
             raise asyncio.InvalidStateError(f"job {self.id} has not ended")
-        value: T = open_parcel(self._outcome, self._parcel)
+        if self._opened is None:
+            self._opened = _open(self._outcome, self._parcel)
+            self._parcel = None
+        value, error = self._opened
+        if error is not None:
+            raise error
         return value
 
     async def wait(self) -> JobOutcome:
@@ -151,6 +158,9 @@ class JobHandle(Generic[T]):
         assert self._outcome is None, f"job {self.id} got a second outcome"
         self._outcome = outcome
         self._parcel = parcel
+        # The record points here; without this the pair, and a large result with
+        # it, would wait for the garbage collector.
+        self.record = None
         self._status = outcome.status
         # Callbacks before waiters: whoever counts jobs has counted this one
         # before anybody who waited for it goes on.
@@ -166,3 +176,12 @@ class JobHandle(Generic[T]):
             callback(self)
         except Exception:  # noqa: BLE001 - a user's callback must not end the pool
             logger.exception("a done callback of job %s raised", self.id)
+
+
+def _open(outcome: JobOutcome, parcel: Parcel | None) -> tuple[Any, BaseException | None]:
+    try:
+        return open_parcel(outcome, parcel), None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:  # noqa: BLE001 - the job's own exception, whatever it is
+        return None, exc
