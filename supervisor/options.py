@@ -210,9 +210,13 @@ def cgroup_cpu_quota() -> float | None:
     return v1_quota / v1_period if v1_quota > 0 else None
 
 
-def default_idle() -> int:
+class DefaultCount(int):
+    """A count that nobody asked for: it gives way to the limits that somebody did."""
+
+
+def default_idle() -> DefaultCount:
     """Return how many idle workers to keep unless told otherwise: the CPUs, at most 4."""
-    return min(cpu_count(), 4)
+    return DefaultCount(min(cpu_count(), 4))
 
 
 def default_start_method() -> str:
@@ -308,6 +312,10 @@ class PoolOptions:
         idle = self.num_idle_processes
         if isinstance(idle, PerMode):
             return
+        if isinstance(idle, DefaultCount):
+            limits = (self.max_processes, self.max_idle_processes)
+            idle = DefaultCount(min([idle, *(limit for limit in limits if limit is not None)]))
+            object.__setattr__(self, "num_idle_processes", idle)
         if self.max_processes is not None and idle > self.max_processes:
             raise OptionError(
                 "num_idle_processes", idle, f"at most max_processes={self.max_processes}"
@@ -337,7 +345,7 @@ class PoolOptions:
     def idle_target(self) -> int:
         """How many idle workers to keep. Only once the mode is known."""
         assert isinstance(self.num_idle_processes, int), "resolve() comes first"
-        return self.num_idle_processes
+        return int(self.num_idle_processes)
 
 
 @dataclass(frozen=True)
@@ -345,7 +353,7 @@ class ServerOptions(PoolOptions):
     """Everything an ``AgentServer`` can be told. Also the way to build one from data."""
 
     num_idle_processes: Union[int, PerMode[int]] = field(
-        default_factory=lambda: PerMode(start=default_idle(), dev=1)
+        default_factory=lambda: PerMode(start=default_idle(), dev=DefaultCount(1))
     )
     capture_output: bool = True
     log_level: Union[str, PerMode[str], None] = field(

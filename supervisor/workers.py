@@ -21,28 +21,27 @@ has begun is handed over again.
 from __future__ import annotations
 
 import asyncio
-import errno
+import itertools
 import logging
-import os
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 from ipc.messages import Finished
 from supervisor import clock, outcome, stats
+from supervisor.adoption import Adoption
 from supervisor.census import Census, Counter
 from supervisor.errors import PoolClosed, PreloadFailed, SetupFailed
+from supervisor.failures import Failures
 from supervisor.job import Exit, ExitReport, JobError, JobOutcome, JobStatus
-from supervisor.launch import Blueprint, kill_by_pidfd, make_ends, watch_exit
+from supervisor.launch import Blueprint, SideOfSupervisor
 from supervisor.lifecycle import COMING, Event, State
 from supervisor.monitor import Monitor
 from supervisor.options import SPAWN_TIMEOUT, PoolOptions, cpu_count
 from supervisor.outcome import Ask, Kill
-from supervisor.pacing import Pacing
-from supervisor.pidinfo import exit_of
 from supervisor.plan import PoolLimits, plan
 from supervisor.record import MAX_HAND_OVERS, JobRecord
-from supervisor.restarts import INTENSITY, PERIOD, RestartWindow
+from supervisor.refill import Refill
 from supervisor.results import Parcel
 from supervisor.supply import Supply
 from supervisor.tally import Tally
@@ -111,22 +110,23 @@ class Workers:
         self._waiting: deque[JobRecord] = deque()
         self._counter = Counter()
         self._tally = Tally()
-        self._number = 0
-        self._failures = RestartWindow(
-            INTENSITY, PERIOD + INTENSITY * options.initialize_process_timeout
+        self._numbers = itertools.count(1)
+        self._failures = Failures(options.initialize_process_timeout)
+        self._refill = Refill(
+            loop,
+            self._supply,
+            self._failures,
+            make_worker=self._make_worker,
+            ask_again=self._compare_soon,
+            capture_output=blueprint.capture_output,
         )
-        self._pacing = Pacing()
-        self._cpus = cpu_count()
         self._broken: SetupFailed | None = None
-        self._last_failure: SetupFailed | None = None
         self._draining = False
         self._drain_deadline: float | None = None
         self._closed = False
         self._comparing = False
-        self._retry: asyncio.TimerHandle | None = None
-        self._retry_at = 0.0
         self._changed: list[asyncio.Future[None]] = []
-        self._adopted: dict[int, Callable[[], None]] = {}
+        self._adoption = Adoption(loop, self.exited)
         self._wall_offset = clock.wall() - clock.monotonic()
 
     # ── for the pool and the server ──────────────────────────────────────────
@@ -143,11 +143,10 @@ class Workers:
             self._monitor.start()
             self._compare_soon()
             await self._until(
-                lambda: self._last_failure_is_final() or len(self._idle) >= self._reachable_target()
+                lambda: self._failures.is_final or len(self._idle) >= self._reachable_target()
             )
-            if self._last_failure_is_final():
-                assert self._last_failure is not None
-                raise self._last_failure
+            if self._failures.is_final and self._failures.last is not None:
+                raise self._failures.last
         except BaseException:
             await self.close(kill=True)
             raise
@@ -234,8 +233,7 @@ class Workers:
             self.kill_all(Kill("closed"))
         self._compare()
         await self.wait_gone()
-        if self._retry is not None:
-            self._retry.cancel()
+        self._refill.close()
         await self._monitor.close()
         await self._supply.close()
 
@@ -263,7 +261,7 @@ class Workers:
     @property
     def last_failure(self) -> SetupFailed | None:
         """Why the last warm-up failed; None once one has worked again."""
-        return self._last_failure
+        return self._failures.last
 
     @property
     def forkserver_pid(self) -> int | None:
@@ -299,63 +297,22 @@ class Workers:
             coming = [worker for worker in self._all.values() if worker.state in COMING]
             for worker in coming[-wanted.retire_coming :]:
                 worker.retire()
-        if wanted.spawn:
-            self._refill(wanted.spawn, census)
+        if wanted.spawn and self._broken is None:
+            urgent = max(0, min(wanted.spawn, self._startable() - census.idle - census.coming))
+            self._refill.start(wanted.spawn, urgent=urgent, running=census.running)
 
-    def _refill(self, wanted: int, census: Census) -> None:
-        now = clock.monotonic()
-        delay = self._failures.delay(now)
-        if not self._supply.ready or self._broken is not None:
-            return  # supply_ready comes, or never
-        if delay > 0:
-            self._compare_at(now + delay)
-            return
-        urgent = max(0, min(wanted, self._startable() - census.idle - census.coming))
-        leave = self._pacing.leave(
-            wanted, urgent=urgent, busy=census.running >= self._cpus, now=now
-        )
-        if leave.again_in is not None:
-            self._compare_at(now + leave.again_in)
-        for _ in range(leave.count):
-            if not self._spawn():
-                return
-
-    def _compare_at(self, moment: float) -> None:
-        if self._retry is not None and not self._retry.cancelled():
-            if clock.monotonic() < self._retry_at <= moment:
-                return
-            self._retry.cancel()
-        self._retry_at = moment
-        self._retry = self._loop.call_at(
-            self._loop.time() + max(0.0, moment - clock.monotonic()), self._compare_soon
-        )
-
-    def _spawn(self) -> bool:
-        """Start one worker; say whether that worked."""
-        try:
-            near, far = make_ends(capture_output=self._blueprint.capture_output)
-        except OSError as exc:
-            self._no_process(exc)
-            return False
-        self._number += 1
-        number = self._number
+    def _make_worker(self, side: SideOfSupervisor) -> Worker:
         worker = Worker(
-            number,
+            next(self._numbers),
             self._loop,
             self,
-            near,
+            side,
             max_payload_bytes=int(self.options.max_payload_mb * 2**20),
         )
-        self._all[number] = worker
+        self._all[worker.number] = worker
         self._counter.enter(State.SPAWNING)
         self._tally.spawned()
-        try:
-            self._supply.launch(number, far)
-        except OSError as exc:
-            worker.launch_failed(exc)
-            self._no_process(exc)
-            return False
-        return True
+        return worker
 
     def _limits(self) -> PoolLimits:
         options = self.options
@@ -363,7 +320,7 @@ class Workers:
         return PoolLimits(
             idle_target=0 if self._draining else self.idle_target,
             max_processes=options.max_processes,
-            max_warming=min(self._cpus, _MAX_SPAWNING) if spawning else None,
+            max_warming=min(cpu_count(), _MAX_SPAWNING) if spawning else None,
             max_jobs=options.max_jobs,
             keep_idle=self._keep_idle(),
         )
@@ -405,7 +362,8 @@ class Workers:
     def launch_failed(self, worker: int, error: OSError) -> None:
         """A worker could not be made."""
         self._all[worker].launch_failed(error)
-        self._no_process(error)
+        self._failures.no_process(error)
+        self._compare_soon()
 
     def exited(self, worker: int, report: ExitReport) -> None:
         """A worker's process was reaped."""
@@ -417,30 +375,8 @@ class Workers:
     def launcher_lost(self, exit: Exit) -> None:
         """Watch each worker ourselves: nobody else will tell."""
         for worker in list(self._all.values()):
-            if worker.number not in self._adopted:
-                self._adopt(worker)
+            self._adoption.adopt(worker)
         self._compare_soon()
-
-    def _adopt(self, worker: Worker) -> None:
-        pidfd = worker.pidfd
-        if pidfd is None or worker.pid is None:
-            # It may or may not have been forked, and without a pidfd there is no
-            # safe way to watch or to signal it. Releasing it closes its channel,
-            # and a worker whose channel ends leaves with its whole group.
-            worker.out_of_sight()
-            return
-        pid = worker.pid
-        watched = os.dup(pidfd)
-
-        def gone() -> None:
-            self._adopted.pop(worker.number)()
-            # The leader is dead; what is left of its group goes too.
-            kill_by_pidfd(watched)
-            report = ExitReport(exit_of(watched))
-            os.close(watched)
-            self.exited(worker.number, report)
-
-        self._adopted[worker.number] = watch_exit(self._loop, pid, watched, gone)
 
     def supply_ready(self) -> None:
         """There is a launcher again."""
@@ -483,10 +419,7 @@ class Workers:
 
     def warmed(self, worker: Worker, seconds: float) -> None:
         """Setup works."""
-        if self._last_failure is not None:
-            logger.info("setup works again")
-        self._failures.record_success()
-        self._last_failure = None
+        self._failures.warmed()
         self._listener.worker_warm(worker, seconds)
 
     def failed(self, worker: Worker, what: str, traceback: str) -> None:
@@ -497,14 +430,7 @@ class Workers:
         self._failed(SetupFailed(what, traceback))
 
     def _failed(self, error: SetupFailed) -> None:
-        too_many = self._failures.record_failure(clock.monotonic())
-        self._last_failure = error
-        logger.warning(
-            "a worker did not get warm; next try in %.2f s: %s",
-            self._failures.delay(clock.monotonic()),
-            error,
-        )
-        if too_many:
+        if self._failures.warmup_failed(error):
             self._give_up(error)
         self._compare_soon()
 
@@ -575,31 +501,15 @@ class Workers:
 
     # ── giving up ────────────────────────────────────────────────────────────
 
-    def _last_failure_is_final(self) -> bool:
-        return self._last_failure is not None and self._failures.in_a_row >= INTENSITY
-
     def _give_up(self, error: SetupFailed) -> None:
         """Nothing gets warm: those who wait get the reason, instead of silence."""
         if self._gives_up:
             self._broken = error
-        logger.error("%d warm-ups in a row failed; %s", self._failures.in_a_row,
-                     "the pool takes no more jobs" if self._gives_up else "it is tried on")
+        logger.error(
+            "%d warm-ups in a row failed; %s",
+            self._failures.in_a_row,
+            "the pool takes no more jobs" if self._gives_up else "it is tried on",
+        )
         waiting, self._waiting = list(self._waiting), deque()
         for job in waiting:
             self._settle_unrun(job, JobStatus.FAILED, reason="setup", error=error)
-
-    def _no_process(self, error: OSError) -> None:
-        remedy = {
-            errno.EMFILE: "raise the limit on open files (ulimit -n)",
-            errno.ENFILE: "raise the system's limit on open files (fs.file-max)",
-            errno.EAGAIN: "raise the limit on processes (ulimit -u, pids.max)",
-            errno.ENOMEM: "free memory, or keep fewer idle processes",
-        }.get(error.errno or 0, "")
-        self._failures.record_failure(clock.monotonic())
-        logger.warning(
-            "no worker can be started: %s; next try in %.2f s%s",
-            error.strerror or error,
-            self._failures.delay(clock.monotonic()),
-            f"; {remedy}" if remedy else "",
-        )
-        self._compare_soon()

@@ -47,7 +47,7 @@ def fail(sentence: str, status: int = FAILED) -> int:
 
 
 def submit(
-    room: Annotated[str, typer.Argument(help="The room's name.")],
+    room: Annotated[str, typer.Argument(metavar="ROOM", help="The room's name.")],
     metadata: Annotated[
         str, typer.Option(metavar="TEXT", help="Text, @FILE, or - for standard input.")
     ] = "",

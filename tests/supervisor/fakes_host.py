@@ -1,4 +1,4 @@
-"""A server without processes, which keeps the promises of ``dispatch.base.Host``.
+"""Servers without processes. The first keeps the promises of ``dispatch.base.Host``.
 
 A job counts as active from its acceptance, a place is used exactly once, an
 offer is always answered. Tests end jobs by hand, with :meth:`FakeHost.end`.
@@ -7,7 +7,9 @@ offer is always answered. Tests end jobs by hand, with :meth:`FakeHost.end`.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,6 +27,7 @@ from supervisor.job import (
     Room,
     ServerType,
 )
+from supervisor.options import ServerOptions
 from supervisor.stats import PoolStats
 
 
@@ -42,7 +45,7 @@ class FakePlace:
 
     def start(self, *, url: str = "", token: str = "") -> JobHandle[Any]:
         self._use()
-        return self._host.run(self._job)
+        return self._host.run_job(self._job)
 
     def give_back(self) -> None:
         self._use()
@@ -146,7 +149,7 @@ class FakeHost:
 
     # ── for tests ────────────────────────────────────────────────────────────
 
-    def run(self, job: JobInfo) -> JobHandle[Any]:
+    def run_job(self, job: JobInfo) -> JobHandle[Any]:
         """Start a job: it runs at once, in a process that does not exist."""
         self.promised.pop(job.id, None)
         handle: JobHandle[Any] = JobHandle(job, cancel=self._cancel)
@@ -176,3 +179,59 @@ def _with(job: JobInfo, arguments: AcceptArguments) -> JobInfo:
     return JobInfo(
         job.id, job.room, job.type, job.metadata, job.agent_name, job.publisher, "", arguments
     )
+
+
+class FakeServer(FakeHost):
+    """What the command line runs: a host with options and a real control socket.
+
+    A job in a room called ``quick`` succeeds at once, in ``broken`` it fails.
+
+    Args:
+        outcome: what ``run`` returns, or raises.
+        options: as for ``AgentServer``.
+    """
+
+    def __init__(self, outcome: int | Exception = 0, **options: Any) -> None:
+        super().__init__()
+        self._outcome = outcome
+        self._options = ServerOptions(**options)
+        self._gone = asyncio.Event()
+
+    @property
+    def options(self) -> ServerOptions:
+        return self._options
+
+    def update_options(self, **changes: Any) -> None:
+        replaced = self._options.replace(**changes)
+        assert isinstance(replaced, ServerOptions)
+        self._options = replaced
+
+    async def run(self, *, devmode: bool = False) -> int:
+        from supervisor.dispatch.local import LocalDispatcher
+
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        options = self._options.resolve(devmode=devmode)
+        names = ("num_idle_processes", "drain_timeout", "load_threshold", "port", "host")
+        dispatcher = LocalDispatcher()
+        await dispatcher.start(self)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._gone.set)
+        shown = {name: getattr(options, name) for name in names}
+        logging.getLogger("greenroom.server").info("serving", extra={"options": shown})
+        logging.getLogger("greenroom.server").debug("in detail")
+        await self._gone.wait()
+        await dispatcher.close()
+        return self._outcome
+
+    def begin_drain(self, timeout: object = ...) -> None:
+        super().begin_drain(timeout)
+        logging.getLogger("greenroom.server").info("draining: %s", timeout)
+        self._gone.set()
+
+    def run_job(self, job: JobInfo) -> JobHandle[Any]:
+        handle = super().run_job(job)
+        if job.room.name == "quick":
+            self.end(job.id)
+        if job.room.name == "broken":
+            self.end(job.id, JobStatus.FAILED, JobError("ValueError", "no", "Traceback …"))
+        return handle

@@ -87,7 +87,7 @@ async def test_gauges_are_read_when_somebody_scrapes(server: HealthServer, host:
         spawning=1, warming=2, idle=3, running=4, stopping=5, waiting=6, total_spawned=7,
         total_reaped=8, total_jobs=9, total_handed_again=10, total_warmup_failures=11,
     )  # fmt: skip
-    host.run(JobInfo("J-1"))
+    host.run_job(JobInfo("J-1"))
     found = await samples(server)
     expected = {
         "greenroom_workers{spawning}": 1, "greenroom_workers{warming}": 2,

@@ -177,7 +177,7 @@ async def test_cancel(dispatcher: LocalDispatcher, host: FakeHost) -> None:
 async def test_a_job_that_came_another_way_is_shown_once_it_is_tracked(
     dispatcher: LocalDispatcher, host: FakeHost
 ) -> None:
-    handle = host.run(JobInfo("J-else"))
+    handle = host.run_job(JobInfo("J-else"))
     assert (await ask(dispatcher, "GET", "/jobs/J-else"))[0] == 404
     dispatcher.track(handle)
     assert (await ask(dispatcher, "GET", "/jobs/J-else"))[1]["status"] == "running"
@@ -207,7 +207,7 @@ async def test_rejected(dispatcher: LocalDispatcher, room: str, terminate: bool)
 async def test_an_id_in_use_is_refused_and_free_again_after_the_end(
     dispatcher: LocalDispatcher, host: FakeHost
 ) -> None:
-    host.run(JobInfo("J-host"))
+    host.run_job(JobInfo("J-host"))
     in_use = (409, {"error": "job id J-host is in use"})
     assert await submit(dispatcher, job_id="J-host") == in_use
     assert (await submit(dispatcher, job_id="J-1"))[0] == 202
@@ -417,7 +417,7 @@ def test_the_history_is_bounded_by_count_and_by_bytes() -> None:
 async def test_text_that_is_no_utf8_does_not_lose_a_job(
     dispatcher: LocalDispatcher, host: FakeHost
 ) -> None:
-    dispatcher.track(host.run(JobInfo("J-1", metadata="\udcff")))
+    dispatcher.track(host.run_job(JobInfo("J-1", metadata="\udcff")))
     host.end("J-1")
     assert (await ask(dispatcher, "GET", "/jobs/J-1"))[1]["metadata"] == "\udcff"
 

@@ -311,14 +311,14 @@ async def test_nothing_is_read_while_records_wait(collector: Collector) -> None:
     # One read holds over a hundred records; emitting them takes several turns.
     # Meanwhile the socket must keep what it has, or a flood would move into
     # this process's memory.
-    size = len(encode_frame(encode(log_of("0000"))))
+    size = len(encode_frame(encode(log_of("0000" + "x" * 300))))
     held: list[int] = []
     with closing(Wire()) as wire:
         wire.far.setblocking(False)
         sent = 0
         try:
             while True:
-                wire.send(log_of(f"{sent:04}"))
+                wire.send(log_of(f"{sent:04}" + "x" * 300))
                 sent += 1
         except BlockingIOError:
             pass

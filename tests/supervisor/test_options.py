@@ -369,6 +369,24 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert not made.permissions.hidden
 
 
+@pytest.mark.parametrize("cpus", [1, 2, 64])
+@pytest.mark.parametrize("limit", ["max_processes", "max_idle_processes"])
+def test_a_default_that_nobody_asked_for_gives_way_to_a_limit(
+    monkeypatch: pytest.MonkeyPatch, cpus: int, limit: str
+) -> None:
+    monkeypatch.setattr(options, "cpu_count", lambda: cpus)
+    changes: dict[str, object] = {limit: 1}
+    made = PoolOptions(**changes)  # type: ignore[arg-type]  # one field
+    assert made.idle_target == 1
+    assert type(made.idle_target) is int
+    assert PoolOptions().replace(**changes).idle_target == 1
+    for devmode in (False, True):
+        server = ServerOptions(**changes)  # type: ignore[arg-type]  # one field
+        assert server.resolve(devmode=devmode).idle_target == 1
+    with pytest.raises(OptionError):
+        PoolOptions(num_idle_processes=2, **changes)  # type: ignore[arg-type]  # one field
+
+
 # ── copies ───────────────────────────────────────────────────────────────────
 
 

@@ -1,0 +1,58 @@
+"""Watching workers whose fork server has died: their parent can report no more.
+
+They fell to init, or to whoever reaps orphans here. A pidfd says when each has
+ended, and on newer kernels how.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+
+from supervisor.job import ExitReport
+from supervisor.launch import kill_by_pidfd, watch_exit
+from supervisor.pidinfo import exit_of
+from supervisor.worker import Worker
+
+
+class Adoption:
+    """Reports the exits of workers that nobody else watches.
+
+    Args:
+        loop: the pool's loop.
+        on_exit: called with the worker's number and what is known about its end.
+
+    Runs on: the pool's loop, every method.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, on_exit: Callable[[int, ExitReport], None]
+    ) -> None:
+        self._loop = loop
+        self._on_exit = on_exit
+        self._watches: dict[int, Callable[[], None]] = {}
+
+    def adopt(self, worker: Worker) -> None:
+        """Watch *worker* from now on. Once is enough."""
+        if worker.number in self._watches:
+            return
+        if worker.pid is None or worker.pidfd is None:
+            # It may or may not have been forked, and without a pidfd there is no
+            # safe way to watch or to signal it. Releasing it closes its channel,
+            # and a worker whose channel ends leaves with its whole group.
+            worker.out_of_sight()
+            return
+        # Ours to close: the worker closes its own when it is released.
+        watched = os.dup(worker.pidfd)
+        number = worker.number
+
+        def gone() -> None:
+            self._watches.pop(number)()
+            # The leader is dead; what is left of its group goes too.
+            kill_by_pidfd(watched)
+            report = ExitReport(exit_of(watched))
+            os.close(watched)
+            self._on_exit(number, report)
+
+        self._watches[number] = watch_exit(self._loop, worker.pid, watched, gone)
