@@ -59,7 +59,7 @@ def duplicate(descriptors: Iterable[int]) -> tuple[int, ...]:
     copies: list[int] = []
     try:
         for fd in descriptors:
-            copies.append(os.dup(fd))
+            copies.append(os.dup(fd))  # noqa: PERF401 - what was copied before a failure counts
     except OSError:
         close_all(copies)
         raise

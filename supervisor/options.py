@@ -353,7 +353,7 @@ class ServerOptions(PoolOptions):
     """Everything an ``AgentServer`` can be told. Also the way to build one from data."""
 
     num_idle_processes: Union[int, PerMode[int]] = field(
-        default_factory=lambda: PerMode(start=default_idle(), dev=DefaultCount(1))
+        default_factory=lambda: PerMode[int](start=default_idle(), dev=DefaultCount(1))
     )
     capture_output: bool = True
     log_level: Union[str, PerMode[str], None] = field(
@@ -408,8 +408,7 @@ class ServerOptions(PoolOptions):
             value = getattr(self, each.name)
             if isinstance(value, PerMode):
                 settled[each.name] = value.dev if devmode else value.start
-        resolved = dataclasses.replace(self, **settled)
-        return resolved
+        return dataclasses.replace(self, **settled)
 
 
 # What may change while a pool or a server runs. Everything else is fixed in the

@@ -60,16 +60,16 @@ class Refill:
             return  # whoever makes the launcher asks again
         delay = self._failures.delay()
         if delay > 0:
-            self._again_in(delay)
+            self.again_in(delay)
             return
         leave = self._pacing.leave(
             wanted, urgent=urgent, busy=running >= self._cpus, now=clock.monotonic()
         )
         if leave.again_in is not None:
-            self._again_in(leave.again_in)
+            self.again_in(leave.again_in)
         for _ in range(leave.count):
             if not self._start_one():
-                self._again_in(self._failures.delay())
+                self.again_in(self._failures.delay())
                 return
 
     def close(self) -> None:
@@ -93,7 +93,8 @@ class Refill:
             return False
         return True
 
-    def _again_in(self, seconds: float) -> None:
+    def again_in(self, seconds: float) -> None:
+        """Ask again in so many seconds, or earlier if that was arranged before."""
         due = self._loop.time() + seconds
         timer = self._timer
         if timer is not None and not timer.cancelled():

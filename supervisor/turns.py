@@ -91,12 +91,17 @@ class TurnReader(ABC):
     def _turn(self) -> None:
         self._again = None
         until = monotonic() + TURN_SECONDS
-        for _ in range(TURN_ITEMS):
+        for count in range(TURN_ITEMS):
             if self._closed or not self._hand_on_one():
-                return
+                # Reading goes on only after a turn without any item: within one
+                # turn of the loop it may call this first and _readable then.
+                if count == 0:
+                    return
+                break
             if monotonic() >= until:
                 break
-        self._again = self._loop.call_soon(self._turn)
+        if not self._closed:
+            self._again = self._loop.call_soon(self._turn)
 
     def _hand_on_all(self) -> None:
         while not self._closed and self._hand_on_one():

@@ -131,7 +131,8 @@ class Worker:
         self.pidfd: int | None = None
         self.job: JobRecord | None = None
         self.jobs_served = 0
-        self.last_heard = clock.monotonic()
+        self.born_at = clock.monotonic()
+        self.last_heard = self.born_at
         self.last_stack = ""
         self._loop = loop
         self._keeper = keeper

@@ -31,6 +31,7 @@ from ipc.messages import Finished
 from supervisor import clock, outcome, stats
 from supervisor.adoption import Adoption
 from supervisor.census import Census, Counter
+from supervisor.demand import Demand
 from supervisor.errors import PoolClosed, PreloadFailed, SetupFailed
 from supervisor.failures import Failures
 from supervisor.job import Exit, ExitReport, JobError, JobOutcome, JobStatus
@@ -52,6 +53,10 @@ logger = logging.getLogger("greenroom.pool")
 # Warm-ups at a time where each one starts an interpreter: more than the CPUs
 # only makes all of them late. Forking has its own pace.
 _MAX_SPAWNING: Final = 4
+
+# While more idle workers are kept than were asked for: how long until it is
+# looked at whether demand has fallen. Seconds.
+_LOOK_AGAIN: Final = 1.0
 
 
 class Listener:
@@ -110,6 +115,7 @@ class Workers:
         self._waiting: deque[JobRecord] = deque()
         self._counter = Counter()
         self._tally = Tally()
+        self._demand = Demand()
         self._numbers = itertools.count(1)
         self._failures = Failures(options.initialize_process_timeout)
         self._refill = Refill(
@@ -139,9 +145,7 @@ class Workers:
             SetupFailed: ``setup_fnc`` failed as often as is allowed.
         """
         try:
-            await self._supply.start()
-            self._monitor.start()
-            self._compare_soon()
+            await self.open()
             await self._until(
                 lambda: self._failures.is_final or len(self._idle) >= self._reachable_target()
             )
@@ -150,6 +154,18 @@ class Workers:
         except BaseException:
             await self.close(kill=True)
             raise
+
+    async def open(self) -> None:
+        """Start the launcher; workers get warm while the caller goes on.
+
+        If it raises, the caller has to :meth:`close`.
+
+        Raises:
+            PreloadFailed: imports or ``preload_fnc`` failed.
+        """
+        await self._supply.start()
+        self._monitor.start()
+        self._compare_soon()
 
     def submit(self, job: JobRecord) -> None:
         """Take *job*: hand it over now if a worker is idle, else let it wait.
@@ -163,6 +179,7 @@ class Workers:
         if self._broken is not None:
             raise SetupFailed(self._broken.what, self._broken.traceback)
         self._tally.accepted()
+        self._demand.arrived(job.queued_at)
         if self._idle and not self._waiting and self._may_run_one_more():
             self._idle.popitem()[1].hand_over(job)
         else:
@@ -264,6 +281,11 @@ class Workers:
         return self._failures.last
 
     @property
+    def broken(self) -> SetupFailed | None:
+        """Why the pool takes no more jobs, None while it takes some."""
+        return self._broken
+
+    @property
     def forkserver_pid(self) -> int | None:
         """The fork server's process id, None without one."""
         return self._supply.pid
@@ -318,12 +340,26 @@ class Workers:
         options = self.options
         spawning = options.multiprocessing_context == "spawn"
         return PoolLimits(
-            idle_target=0 if self._draining else self.idle_target,
+            idle_target=self._idle_target(),
             max_processes=options.max_processes,
             max_warming=min(cpu_count(), _MAX_SPAWNING) if spawning else None,
             max_jobs=options.max_jobs,
             keep_idle=self._keep_idle(),
         )
+
+    def _idle_target(self) -> int:
+        """Return how many idle workers to keep now: what was asked for, or what demand needs."""
+        least = self.idle_target
+        most = self.options.max_idle_processes
+        if self._draining:
+            return 0
+        if most is None or most <= least:
+            return least
+        target = self._demand.target(clock.monotonic(), least=least, most=most)
+        if target > least:
+            # Nothing tells that demand has fallen; it is looked at again.
+            self._refill.again_in(_LOOK_AGAIN)
+        return target
 
     def _keep_idle(self) -> int | None:
         if self.options.max_jobs_per_process == 1:
@@ -420,6 +456,7 @@ class Workers:
     def warmed(self, worker: Worker, seconds: float) -> None:
         """Setup works."""
         self._failures.warmed()
+        self._demand.warmed(clock.monotonic() - worker.born_at)
         self._listener.worker_warm(worker, seconds)
 
     def failed(self, worker: Worker, what: str, traceback: str) -> None:

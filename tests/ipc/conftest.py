@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import socket
 from collections.abc import Iterator
@@ -26,7 +25,6 @@ def open_descriptors() -> dict[int, str]:
 @pytest.fixture(autouse=True)
 def no_descriptor_stays() -> Iterator[None]:
     """Fail the test that leaves a descriptor open, and name what it is."""
-    gc.collect()
     before = open_descriptors()
     yield
     left = {fd: what for fd, what in open_descriptors().items() if before.get(fd) != what}

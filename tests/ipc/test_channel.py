@@ -186,6 +186,21 @@ def test_descriptors_beside_a_message_that_is_sent_in_pieces_arrive_once(
     assert child.receive() is None
 
 
+def test_a_message_of_which_only_the_beginning_was_sent_beside_its_descriptors_is_completed(
+    parent: Parent, child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # sendmsg(2) may be interrupted by a signal when it has sent a part.
+    whole = fds.send_with_descriptors
+    monkeypatch.setattr(
+        fds, "send_with_descriptors", lambda sock, data, given: whole(sock, data[:7], given)
+    )
+    reader, writer = os.pipe()
+    parent.send(Stop("a long reason", 1.0), [writer])
+    message, [at_child] = expect(child.receive())
+    assert message == Stop("a long reason", 1.0)
+    fds.close_all([reader, writer, at_child])
+
+
 def test_descriptors_that_nobody_announced_are_closed_with_the_channel(
     pair: Pair, child: Child
 ) -> None:
@@ -259,9 +274,7 @@ def test_an_end_in_the_middle_of_a_message_is_an_error(
         ),
     ],
 )
-def test_garbage_is_a_protocol_error(
-    pair: Pair, child: Child, garbage: bytes, text: str
-) -> None:
+def test_garbage_is_a_protocol_error(pair: Pair, child: Child, garbage: bytes, text: str) -> None:
     pair[0].send(garbage)
     with pytest.raises(ProtocolError, match=text):
         child.receive()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from ipc import fds
-from ipc.errors import PayloadTooLarge, ProtocolError
+from ipc.errors import ChannelBroken, PayloadTooLarge, ProtocolError
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -171,6 +171,31 @@ def test_without_memfd_the_payload_goes_to_a_file_that_has_no_name(
         assert os.pread(fd, 100, 0) == b"payload"
     finally:
         os.close(fd)
+
+
+def test_memory_that_ends_early_is_a_broken_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Only where memory cannot be sealed: 1. we ask for its size, 2. the peer makes it shorter.
+    fd = fds.write_memory(b"payload")
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "preadv", lambda *_: 0)
+            with pytest.raises(ChannelBroken, match="ended early"):
+                fds.read_memory(fd, max_bytes=100)
+    finally:
+        os.close(fd)
+
+
+def test_copies_of_descriptors_are_closed_when_one_cannot_be_made() -> None:
+    reader, writer = os.pipe()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        fds.duplicate([writer, -1])
+    [copy] = fds.duplicate([writer])
+    os.close(writer)
+    os.write(copy, b"through")
+    os.close(copy)
+    assert os.read(reader, 100) == b"through"
+    assert os.read(reader, 100) == b"", "the first copy of the failed call is still open"
+    os.close(reader)
 
 
 # ── descriptors beside bytes ─────────────────────────────────────────────────

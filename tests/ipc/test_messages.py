@@ -190,7 +190,7 @@ def test_bytes_behind_a_message_are_refused(message: Message, more: bytes) -> No
 tags = st.sampled_from([kind.__name__ for name in DIRECTIONS for kind in members(name)])
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(tags, st.lists(plain, max_size=12))
 def test_a_right_tag_with_any_fields_raises_nothing_else(tag: str, fields: list[object]) -> None:
     decodes_or_is_refused(msgspec.msgpack.encode([tag, *fields]))

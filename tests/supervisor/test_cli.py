@@ -81,8 +81,11 @@ class Shell:
     def end(self) -> tuple[int, str]:
         """Wait for the last server's end; return its exit status and the rest of its output."""
         server = self.servers.pop()
-        output, _ = server.communicate(timeout=60)
-        return server.returncode, output
+        assert server.stdout is not None
+        # Not communicate(): it reads past what the reader of lines has buffered.
+        with server.stdout as rest:
+            output = rest.read()
+        return server.wait(60), output
 
     def close(self) -> None:
         for server in self.servers:

@@ -18,6 +18,7 @@ from ipc import fds
 from ipc.errors import ProtocolError
 from ipc.frames import encode_frame
 from ipc.messages import Log, Ping, encode
+from supervisor import turns
 from supervisor.logs import MAX_LINE_BYTES, LogReader, OutputReader, nearest_logger
 from supervisor.turns import READ_BYTES, TURN_ITEMS, _bytes_waiting
 
@@ -281,9 +282,17 @@ for i in range(10_000):
 """
 
 
+@pytest.mark.parametrize(
+    ("seconds", "most"),
+    [
+        pytest.param(PATIENCE, TURN_ITEMS, id="so many a turn where handlers are fast"),
+        pytest.param(0.0, 1, id="one a turn where each takes all the time of a turn"),
+    ],
+)
 async def test_a_real_flood_arrives_in_order_and_leaves_the_loop_its_turns(
-    collector: Collector,
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, seconds: float, most: int
 ) -> None:
+    monkeypatch.setattr(turns, "TURN_SECONDS", seconds)
     loop = asyncio.get_running_loop()
     counts = {"turn": 0, "in this turn": 0, "most": 0}
 
@@ -304,7 +313,7 @@ async def test_a_real_flood_arrives_in_order_and_leaves_the_loop_its_turns(
         assert child.wait(PATIENCE) == 0
         assert wire.errors == []
     assert collector.messages == [f"line {i}" for i in range(10_000)]
-    assert counts["most"] <= TURN_ITEMS
+    assert counts["most"] == most
 
 
 async def test_nothing_is_read_while_records_wait(collector: Collector) -> None:

@@ -323,18 +323,29 @@ async def test_closing_waits_for_one_measurement_and_keeps_the_loop_free(
     assert measured == [11]
 
 
-def test_a_measurement_that_finds_the_loop_closed_ends_the_thread() -> None:
+def test_a_measurement_that_finds_the_loop_closed_ends_the_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # 1. the thread measures; 2. the loop is closed by a host that forgot us;
+    # 3. the thread has a figure to tell.
+    closed = threading.Event()
     threads: list[threading.Thread] = []
+
+    def slow(pid: int, threshold_bytes: int) -> int:
+        assert closed.wait(PATIENCE)
+        return 1
+
+    monkeypatch.setattr(memory, "bytes_if_over", slow)
 
     async def forgets_to_close() -> None:
         watch = Watch()
         watch.targets = [Target(1, os.getpid(), 0)]
         watch.monitor.wake()
-        await watch.next_sample()
+        await watch.wait_asked(1)
         threads.extend(sampling_threads())
-        watch.monitor._sampler._requests.put([Target(1, os.getpid(), 0)] * 3)  # type: ignore[union-attr]
 
     asyncio.run(forgets_to_close())
-    for thread in threads:
-        thread.join(PATIENCE)
-        assert not thread.is_alive()
+    closed.set()
+    (thread,) = threads
+    thread.join(PATIENCE)
+    assert not thread.is_alive()

@@ -99,6 +99,34 @@ NONE = PoolLimits(idle_target=0)
             Plan(retire_idle=2),
             id="a job that may not start keeps nobody",
         ),
+        pytest.param(
+            Census(idle=5),
+            0,
+            PoolLimits(idle_target=1, keep_idle=4),
+            Plan(retire_idle=1),
+            id="who came back from a job stays up to keep_idle",
+        ),
+        pytest.param(
+            Census(idle=5),
+            2,
+            PoolLimits(idle_target=1, keep_idle=4),
+            Plan(),
+            id="keep_idle comes on top of what jobs need",
+        ),
+        pytest.param(
+            Census(idle=1),
+            0,
+            PoolLimits(idle_target=1, keep_idle=4),
+            Plan(),
+            id="nobody is started for keep_idle",
+        ),
+        pytest.param(
+            Census(idle=5),
+            0,
+            PoolLimits(idle_target=3, keep_idle=1),
+            Plan(retire_idle=2),
+            id="keep_idle below the target means nothing",
+        ),
     ],
 )
 def test_the_plan(census: Census, waiting: int, limits: PoolLimits, expected: Plan) -> None:
@@ -141,6 +169,7 @@ limits_of_any_kind = st.builds(
     max_processes=ceilings,
     max_warming=ceilings,
     max_jobs=ceilings,
+    keep_idle=st.none() | counts,
 )
 
 
@@ -206,10 +235,31 @@ def test_a_drain_keeps_exactly_what_jobs_wait_for(
     assert kept == min(here, startable(census, waiting, limits))
 
 
-@given(censuses, counts, limits_of_any_kind)
-def test_only_a_drain_stops_what_warms_up(
-    census: Census, waiting: int, limits: PoolLimits
+@given(censuses, counts, limits_of_any_kind, counts, st.booleans())
+def test_keeping_some_starts_nobody_and_is_of_no_account_in_a_drain(
+    census: Census, waiting: int, limits: PoolLimits, keep: int, draining: bool
 ) -> None:
+    without = plan(
+        census,
+        waiting=waiting,
+        limits=dataclasses.replace(limits, keep_idle=None),
+        draining=draining,
+    )
+    keeping = plan(
+        census,
+        waiting=waiting,
+        limits=dataclasses.replace(limits, keep_idle=keep),
+        draining=draining,
+    )
+    assert keeping.spawn == without.spawn
+    if draining:
+        assert keeping == without
+    else:
+        assert keeping.retire_idle <= without.retire_idle
+
+
+@given(censuses, counts, limits_of_any_kind)
+def test_only_a_drain_stops_what_warms_up(census: Census, waiting: int, limits: PoolLimits) -> None:
     assert plan(census, waiting=waiting, limits=limits, draining=False).retire_coming == 0
 
 
@@ -264,7 +314,8 @@ def test_whatever_limits_it_comes_to_rest(
 ) -> None:
     rest = settled(census, waiting, limits, draining)
     wanted = startable(census, waiting, limits) + (0 if draining else limits.idle_target)
-    assert rest.idle <= max(wanted, 0)
+    kept = startable(census, waiting, limits) + (0 if draining else limits.keep_idle or 0)
+    assert rest.idle <= max(wanted, kept)
     if rest.idle < wanted:
         assert limits.max_processes is not None
         assert rest.alive >= limits.max_processes
