@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ipc.errors import ChannelBroken, ChannelClosed, IpcError, ProtocolError
     from supervisor import cli
     from supervisor.child.context import JobContext, JobProcess, get_job_context
     from supervisor.errors import (
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
         JobRejected,
         JobTimedOut,
         NotAdmitted,
-        OptionError,
         PoolClosed,
         PreloadFailed,
         ResultError,
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "AgentServer": "supervisor.server",
     "AgentServerPermissions": "supervisor.options",
+    "ChannelBroken": "ipc.errors",
+    "ChannelClosed": "ipc.errors",
+    "IpcError": "ipc.errors",
     "JobCancelled": "supervisor.errors",
     "JobContext": "supervisor.child.context",
     "JobExecutorType": "supervisor.job",
@@ -56,11 +59,11 @@ _HOMES = {
     "JobStatus": "supervisor.job",
     "JobTimedOut": "supervisor.errors",
     "NotAdmitted": "supervisor.errors",
-    "OptionError": "supervisor.errors",
     "PoolClosed": "supervisor.errors",
     "PoolStats": "supervisor.stats",
     "PreloadFailed": "supervisor.errors",
     "ProcessPool": "supervisor.pool",
+    "ProtocolError": "ipc.errors",
     "ProcessPoolExecutor": "supervisor.executor",
     "ResourceLimits": "supervisor.options",
     "ResultError": "supervisor.errors",
@@ -77,6 +80,9 @@ _HOMES = {
 __all__ = [
     "AgentServer",
     "AgentServerPermissions",
+    "ChannelBroken",
+    "ChannelClosed",
+    "IpcError",
     "JobCancelled",
     "JobContext",
     "JobExecutorType",
@@ -90,12 +96,12 @@ __all__ = [
     "JobStatus",
     "JobTimedOut",
     "NotAdmitted",
-    "OptionError",
     "PoolClosed",
     "PoolStats",
     "PreloadFailed",
     "ProcessPool",
     "ProcessPoolExecutor",
+    "ProtocolError",
     "ResourceLimits",
     "ResultError",
     "ServerOptions",

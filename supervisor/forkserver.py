@@ -184,6 +184,8 @@ class ForkServer:
         if self._channel is not None:
             self._channel.close()
         if self._process is not None and not self._gone.done():
+            if not self._ready.done():
+                self._process.kill_group()  # it is in the user's code and has no workers yet
             await asyncio.wait({self._gone}, timeout=_CLOSE_SECONDS)
             if not self._gone.done():
                 logger.error("the fork server (pid %s) does not leave; it is killed", self.pid)

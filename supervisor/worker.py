@@ -55,6 +55,9 @@ _decoder: Final[Decoder[FromWorker]] = Decoder(FromWorker)
 # two); a larger one stays there until its caller wants it.
 _READ_NOW_BYTES: Final = 4 * 2**20
 
+# From the end of the channel to the exit status the kernel needs microseconds.
+_MUTE_SECONDS: Final = 1.0
+
 
 class Keeper(Protocol):
     """Who keeps the workers. Every call is made on the pool's loop and must not raise."""
@@ -139,6 +142,7 @@ class Worker:
         self._max_payload_bytes = max_payload_bytes
         self._state = State.SPAWNING
         self._timer: asyncio.TimerHandle | None = None
+        self._mute_timer: asyncio.TimerHandle | None = None
         self._ping_number = 0
         self._ping_sent = 0.0
         self._kill_when_launched = False
@@ -346,6 +350,8 @@ class Worker:
             self._keeper.lost(self, job, self._report)
 
     def _release(self) -> None:
+        if self._mute_timer is not None:
+            self._mute_timer.cancel()
         self._channel.close()
         for reader in self._readers:
             reader.close()
@@ -458,10 +464,16 @@ class Worker:
     def _channel_ended(self, error: IpcError | None) -> None:
         if isinstance(error, ProtocolError):
             self._broke_protocol(error)
+        elif self._state is State.IDLE:
+            self._kill_mute()  # at once: it must not get a job any more
         elif self._state not in (State.STOPPING, State.KILLED, State.REAPED):
-            # Its process is ending, and the exit status follows: then this kill
-            # hits nobody. Or it closed its channel and lives: then it is of no use.
-            self.kill(Kill("channel", "it closed its channel"))
+            # Nearly always its process is ending, and the exit status that follows
+            # tells how: a kill of ours now would hide that. Or it closed its
+            # channel and lives: then it is of no use.
+            self._mute_timer = self._loop.call_later(_MUTE_SECONDS, self._kill_mute)
+
+    def _kill_mute(self) -> None:
+        self.kill(Kill("channel", "it closed its channel"))
 
     def _broke_protocol(self, error: IpcError) -> None:
         if self._state not in (State.KILLED, State.REAPED):

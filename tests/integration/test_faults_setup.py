@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -246,8 +247,6 @@ async def test_a_fork_that_fails_for_a_moment_delays_the_start_and_names_the_rem
     ids=["is killed", "crashes", "exits", "exits softly"],
 )
 async def test_an_idle_worker_that_ends_is_replaced(context: str, number: str) -> None:
-    import signal
-
     p = pool(context, setup_fnc=fails_to_warm.dies_on_a_signal)
     with Watch(p) as watch:
         async with p:
@@ -262,8 +261,6 @@ async def test_an_idle_worker_that_ends_is_replaced(context: str, number: str) -
 
 @both
 async def test_an_idle_worker_that_falls_silent_is_replaced(context: str) -> None:
-    import signal
-
     p = pool(context, ping_interval=0.1, ping_timeout=1.0)
     with Watch(p) as watch:
         async with p:

@@ -33,13 +33,16 @@ class Watch(logging.Handler):
         self._wakers: set[asyncio.Event] = set()
         for event in EVENTS:
             source.on(event, self._announced)
-        logging.getLogger("greenroom").addHandler(self)
+        self._logger = logging.getLogger("greenroom")
 
     def __enter__(self) -> Watch:
+        self._logger.addHandler(self)
+        self._logger.setLevel(logging.INFO)
         return self
 
     def __exit__(self, *_: object) -> None:
-        logging.getLogger("greenroom").removeHandler(self)
+        self._logger.setLevel(logging.NOTSET)
+        self._logger.removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
         self.messages.append(record.getMessage())
