@@ -1,7 +1,8 @@
 """Watching workers whose fork server has died: their parent can report no more.
 
 They fell to init, or to whoever reaps orphans here. A pidfd says when each has
-ended, and on newer kernels how.
+ended, and on newer kernels how. Where this process is itself who they fall to
+(process 1 of a container, a subreaper), nobody else would ever reap them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import os
 from collections.abc import Callable
 
-from supervisor.job import ExitReport
+from supervisor.job import Exit, ExitReport
 from supervisor.launch import kill_by_pidfd, watch_exit
 from supervisor.pidinfo import exit_of
 from supervisor.worker import Worker
@@ -45,14 +46,28 @@ class Adoption:
             return
         # Ours to close: the worker closes its own when it is released.
         watched = os.dup(worker.pidfd)
-        number = worker.number
+        number, pid = worker.number, worker.pid
 
         def gone() -> None:
             self._watches.pop(number)()
             # The leader is dead; what is left of its group goes too.
             kill_by_pidfd(watched)
-            report = ExitReport(exit_of(watched))
+            report = _end_of(pid, watched)
             os.close(watched)
             self._on_exit(number, report)
 
         self._watches[number] = watch_exit(self._loop, worker.pid, watched, gone)
+
+
+def _end_of(pid: int, pidfd: int) -> ExitReport:
+    """Return what is known about the end of a process that has ended; reap it if it is ours."""
+    try:
+        is_ours = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        is_ours = False
+    if not is_ours:
+        return ExitReport(exit_of(pidfd))
+    # Its zombie keeps the number: this cannot be another process.
+    _, status, usage = os.wait4(pid, 0)
+    cpu = usage.ru_utime + usage.ru_stime
+    return ExitReport(Exit.from_wait_status(status), cpu, usage.ru_maxrss * 1024)

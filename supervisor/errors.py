@@ -7,8 +7,8 @@
     ├── ResultError      a job's result could not be unpickled here
     ├── NotAdmitted      refused on purpose: draining, full, or over the load threshold
     ├── JobRejected      the user's ``on_request`` said no
-    ├── SetupFailed      ``setup_fnc`` fails again and again         (also BrokenExecutor)
-    ├── PreloadFailed    the fork server could not get ready         (also BrokenExecutor)
+    ├── SetupFailed      ``setup_fnc`` fails again and again         (also BrokenProcessPool)
+    ├── PreloadFailed    the fork server could not get ready         (also BrokenProcessPool)
     ├── TooManyRestarts  workers die faster than restarting helps    (also BrokenExecutor)
     ├── WorkerLost       the worker ended while it ran the job       (also BrokenProcessPool)
     ├── JobKilled        the job was killed: limit, silence, grace   (also BrokenProcessPool)
@@ -76,7 +76,7 @@ class JobRejected(SupervisorError):
         super().__init__(reason)
 
 
-class SetupFailed(SupervisorError, BrokenExecutor):
+class SetupFailed(SupervisorError, BrokenProcessPool):
     """``setup_fnc`` raised, exited or ran out of time, as often as is allowed.
 
     Args:

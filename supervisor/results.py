@@ -137,7 +137,8 @@ def error_of(outcome: JobOutcome, parcel: Parcel | None) -> BaseException:
         return JobKilled(outcome.pid, outcome.exit, outcome.reason)
     if outcome.status is JobStatus.REJECTED:
         return JobRejected(outcome.reason or "rejected by on_request")
-    if outcome.error is None:
+    # A job that said how it ended has no exit: its process had not ended yet.
+    if outcome.error is None or outcome.exit is not None:
         return WorkerLost(outcome.pid, outcome.exit, outcome.reason)
     return _remote_error(outcome, parcel)
 

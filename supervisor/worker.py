@@ -419,6 +419,10 @@ class Worker:
         if job is None or job.id != message.job or not job.begun:
             raise ProtocolError(f"it ended job {message.job!r}, which it had not begun")
         parcel = self._parcel(job, message, descriptors)
+        for reader in self._readers:
+            # What it logged and printed before it ended is read while it is
+            # still known whose it is.
+            reader.drain()
         self.job = None
         self._last_job_id = job.id
         self.jobs_served += 1

@@ -188,6 +188,13 @@ class ControlThread:
             self._alarm = None
             alarm[1]()
 
+    def report_stuck(self, seconds: float) -> None:
+        """Send the main thread's stack. Runs on: this thread, which must not log itself:
+
+        a log call may have to wait for the supervisor, and pings would wait with it.
+        """
+        self._report_lag(seconds)
+
     def _report_lag(self, seconds: float) -> None:
         frame = sys._current_frames().get(self._main)
         stack = "" if frame is None else "".join(_users_part(traceback.extract_stack(frame)))

@@ -235,7 +235,8 @@ class JobRunner:
         patience = self._settings.shutdown_process_timeout
         if on_session_end is not None:
             patience += self._settings.session_end_timeout
-        self._control.set_alarm(patience + _HUNG_CALLBACK_GRACE, self._hung)
+        patience += _HUNG_CALLBACK_GRACE
+        self._control.set_alarm(patience, lambda: self._hung(patience))
         self.run_on_loop(self._closing(context, on_session_end))
 
     async def _closing(self, context: JobContext, on_session_end: Hook | None) -> None:
@@ -266,6 +267,7 @@ class JobRunner:
         except Exception:  # noqa: BLE001 - a user's callback must not end the others
             logger.exception("a %s raised", what)
 
-    def _hung(self) -> None:
-        logger.error("a shutdown callback blocks; the process is ended")
+    def _hung(self, seconds: float) -> None:
+        # A plain callback blocks; nothing inside this process can stop it.
+        self._control.report_stuck(seconds)
         die_with_group()

@@ -103,6 +103,7 @@ def shell(directory: Path) -> Iterator[Shell]:
 # ── start and dev ────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_start_logs_json_and_exits_with_the_status_of_the_server(shell: Shell) -> None:
     line = shell.begin("start", arguments="124, port=None")
     assert list(line)[:4] == ["timestamp", "level", "message", "logger"]
@@ -117,6 +118,7 @@ def test_start_logs_json_and_exits_with_the_status_of_the_server(shell: Shell) -
     assert shell.end() == (124, "")
 
 
+@pytest.mark.slow
 def test_dev_logs_readable_lines_at_debug(shell: Shell) -> None:
     line = shell.begin("dev")["text"]
     assert "INFO     greenroom.server  serving  options={'num_idle_processes': 1, " in line
@@ -127,6 +129,7 @@ def test_dev_logs_readable_lines_at_debug(shell: Shell) -> None:
     assert "DEBUG    greenroom.server  in detail" in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "environment", "constructor", "expected"),
     [
@@ -171,6 +174,7 @@ def test_where_an_option_comes_from(
         assert line["options"]["port"] == 8081
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["--log-level debug", "--log-level Debug", "GREENROOM_LOG_LEVEL"])
 def test_the_log_level_in_any_case(shell: Shell, given: str) -> None:
     from_environment = given.startswith("GREENROOM")
@@ -181,6 +185,7 @@ def test_the_log_level_in_any_case(shell: Shell, given: str) -> None:
     assert '"message":"in detail"' in shell.end()[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "variables", "complaint"),
     [
@@ -209,6 +214,7 @@ def test_usage_errors_exit_with_2(
     assert "Traceback" not in run.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "line"),
     [
@@ -225,6 +231,7 @@ def test_a_failed_start_is_one_line_and_exit_1(shell: Shell, error: str, line: s
         assert "Traceback: y" in json.loads(run.stdout)["message"], "the log has the rest"
 
 
+@pytest.mark.slow
 def test_without_a_command_it_shows_the_commands(shell: Shell) -> None:
     run = shell.run()
     for name in ("start", "dev", "submit", "status", "drain"):
@@ -234,6 +241,7 @@ def test_without_a_command_it_shows_the_commands(shell: Shell) -> None:
 # ── submit, status, drain ────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_submit_and_wait(shell: Shell) -> None:
     shell.begin("start")
     run = shell.run("submit", "quick", "--wait", "--job-id", "J-1")
@@ -247,6 +255,7 @@ def test_submit_and_wait(shell: Shell) -> None:
     assert "has not ended; it goes on" in run.stderr
 
 
+@pytest.mark.slow
 def test_metadata_comes_from_text_a_file_or_standard_input(shell: Shell) -> None:
     shell.begin("start")
     path = shell.directory / "metadata"
@@ -263,6 +272,7 @@ def test_metadata_comes_from_text_a_file_or_standard_input(shell: Shell) -> None
     assert [job["metadata"] for job in jobs] == ["text", "from a file ü", "from stdin"]
 
 
+@pytest.mark.slow
 def test_what_the_server_refuses(shell: Shell) -> None:
     shell.begin("start")
     run = shell.run("submit", "no-way")
@@ -271,6 +281,7 @@ def test_what_the_server_refuses(shell: Shell) -> None:
     assert (run.returncode, run.stderr) == (2, "greenroom: room='': expected a name\n")
 
 
+@pytest.mark.slow
 def test_status(shell: Shell) -> None:
     shell.begin("start")
     shell.run("submit", "r", "--job-id", "J-1")
@@ -284,6 +295,7 @@ def test_status(shell: Shell) -> None:
     assert json.loads(run.stdout)["workers"] == {"idle": 2, "running": 1}
 
 
+@pytest.mark.slow
 def test_drain_waits_until_the_process_is_gone(shell: Shell) -> None:
     shell.begin("start")
     run = shell.run("drain", "--timeout", "none")
@@ -292,12 +304,14 @@ def test_drain_waits_until_the_process_is_gone(shell: Shell) -> None:
     assert '"message":"draining: None"' in shell.end()[1]
 
 
+@pytest.mark.slow
 def test_drain_need_not_wait(shell: Shell) -> None:
     shell.begin("start")
     assert shell.run("drain", "--no-wait").returncode == 0
     assert '"message":"draining: Ellipsis"' in shell.end()[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["status", "drain", "submit r"])
 def test_no_server_to_talk_to(shell: Shell, command: str) -> None:
     run = shell.run(*command.split())
@@ -309,6 +323,7 @@ def test_no_server_to_talk_to(shell: Shell, command: str) -> None:
     assert run.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_of_several_servers_one_is_chosen(shell: Shell) -> None:
     for _ in range(2):
         shell.begin("start")
@@ -322,6 +337,7 @@ def test_of_several_servers_one_is_chosen(shell: Shell) -> None:
         assert shown["pid"] == server.pid
 
 
+@pytest.mark.slow
 def test_a_socket_of_its_own(shell: Shell) -> None:
     path = str(shell.directory / "own")
     shell.begin("start", "--socket", path)
@@ -330,6 +346,7 @@ def test_a_socket_of_its_own(shell: Shell) -> None:
     assert shell.run("status", GREENROOM_SOCKET=path).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_while_it_is_waited_for(shell: Shell) -> None:
     shell.begin("start")
     waiting = subprocess.Popen(
@@ -345,6 +362,7 @@ def test_a_server_that_dies_while_it_is_waited_for(shell: Shell) -> None:
     assert errors.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="giving a directory away takes root")
 def test_a_directory_of_somebody_else_is_not_trusted(shell: Shell) -> None:
     directory = shell.directory / "greenroom"
@@ -360,6 +378,7 @@ def test_a_directory_of_somebody_else_is_not_trusted(shell: Shell) -> None:
 # ── the environment ──────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_without_the_extra_it_says_what_to_install(shell: Shell) -> None:
     hidden = shell.directory / "sitecustomize.py"
     hidden.write_text("import sys\nsys.modules['typer'] = sys.modules['aiohttp'] = None\n")
@@ -371,6 +390,7 @@ def test_without_the_extra_it_says_what_to_install(shell: Shell) -> None:
     )
 
 
+@pytest.mark.slow
 def test_supervisord_beside_us_is_told(shell: Shell) -> None:
     assert "warning" not in shell.run("start", GREENROOM_PORT="x").stderr
     beside = shell.directory / "supervisor-4.2.5.dist-info"
