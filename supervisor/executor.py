@@ -7,7 +7,7 @@ import os
 import threading
 import uuid
 import weakref
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from typing import Any, Final, ParamSpec, TypeVar, overload
 
@@ -173,7 +173,26 @@ class ProcessPoolExecutor(Executor):
             memory_limit_bytes=int(self._options.job_memory_limit_mb * MB),
         )
 
-    map = ordered_map
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Return an iterator over ``fn(*items)``, in the order of the items.
+
+        The arguments, and what is raised: :func:`supervisor.mapping.ordered_map`.
+        """
+        return ordered_map(
+            self.submit,
+            fn,
+            *iterables,
+            timeout=timeout,
+            chunksize=chunksize,
+            buffersize=buffersize,
+        )
 
     # ── life ─────────────────────────────────────────────────────────────────
 

@@ -186,7 +186,8 @@ class JobFuture(Future[T]):
 
     def _invoke_callbacks(self) -> None:
         owner = self._owner
-        if self._done_callbacks and not (owner is not None and owner.deliver(self)):
+        callbacks: list[object] = self._done_callbacks  # type: ignore[attr-defined]
+        if callbacks and not (owner is not None and owner.deliver(self)):
             self.run_callbacks()
 
     def run_callbacks(self) -> None:
@@ -231,7 +232,8 @@ def _opened(outcome: JobOutcome, parcel: Parcel | None) -> tuple[Any, BaseExcept
         if isinstance(exc.__cause__, RemoteTraceback):
             # The class by which programs, and the standard library's own tests,
             # recognise an exception that came from a worker.
-            exc.__cause__ = process._RemoteTraceback(str(exc.__cause__))
+            cause: Callable[[str], Exception] = process._RemoteTraceback  # type: ignore[assignment]
+            exc.__cause__ = cause(str(exc.__cause__))
         return None, exc
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import traceback
 import weakref
@@ -25,7 +26,7 @@ from typing import Any, Final
 
 from supervisor.errors import SetupFailed
 from supervisor.futures import CallbackThread, FutureHandle, JobFuture
-from supervisor.job import ExitReport, JobOutcome
+from supervisor.job import JobOutcome
 from supervisor.launch import Blueprint
 from supervisor.options import PoolOptions
 from supervisor.outcome import Ask, Kill
@@ -55,7 +56,7 @@ class LoopThread:
         self._blueprint = blueprint
         # Written on any thread, read on the loop: a deque's append and popleft are
         # atomic, and a wake-up too many does no harm, so there is no lock.
-        self._inbox: deque[Callable[[], None]] = deque()
+        self._inbox: deque[JobRecord | Callable[[], None]] = deque()
         self._is_woken = False
         self._has_ended = False
         self._broken: SetupFailed | None = None
@@ -101,7 +102,7 @@ class LoopThread:
 
     def submit(self, record: JobRecord) -> None:
         """Have a job run. Its handle is a FutureHandle."""
-        self._post(lambda: self._submit(record))
+        self._post(record)
 
     def stop(self, handle: FutureHandle) -> None:
         """Have the job of a cancelled future stopped."""
@@ -121,11 +122,11 @@ class LoopThread:
 
     def terminate(self) -> None:
         """Cancel waiting jobs, ask running ones to stop within their grace, then end."""
-        self._post(lambda: self._terminate())
+        self._post(self._terminate)
 
     def kill(self) -> None:
         """Cancel waiting jobs, kill every worker, then end."""
-        self._post(lambda: self._kill())
+        self._post(self._kill)
 
     def join(self) -> None:
         """Wait until the loop's thread and the callbacks' thread have ended.
@@ -139,17 +140,29 @@ class LoopThread:
         """Have callbacks run off the loop's thread; False if the caller is not on it."""
         return threading.current_thread() is self.thread and self._callbacks.put(future)
 
-    def _post(self, command: Callable[[], None]) -> None:
+    def _post(self, command: JobRecord | Callable[[], None]) -> None:
         self._inbox.append(command)
-        if self._is_woken:
-            return
-        self._is_woken = True
-        try:
-            self._loop.call_soon_threadsafe(self._take)
-        except RuntimeError:
-            # The loop is closed. Only commands that change nothing come now: an
-            # executor submits nothing after it has posted the end.
-            self._inbox.clear()
+        # Read after the append, written before the last look into the inbox: one
+        # of the two threads finds the command.
+        if self._has_ended:
+            self._refuse_rest()
+        elif not self._is_woken:
+            self._is_woken = True
+            try:
+                self._loop.call_soon_threadsafe(self._take)
+            except RuntimeError:
+                # Closed since the line before the last; its thread refuses the rest.
+                logger.debug("the executor ended while it was told something")
+
+    def _refuse_rest(self) -> None:
+        """Fail the jobs that nobody takes any more. Runs on: any thread, after the end."""
+        while True:
+            try:
+                command = self._inbox.popleft()
+            except IndexError:
+                return
+            if isinstance(command, JobRecord):
+                _future_end(command).fail(_another(self._broken))
 
     # ── on the loop ──────────────────────────────────────────────────────────
 
@@ -162,18 +175,22 @@ class LoopThread:
         for _ in range(_COMMANDS_A_TURN):
             if not self._inbox:
                 return
-            self._inbox.popleft()()
+            command = self._inbox.popleft()
+            if isinstance(command, JobRecord):
+                self._submit(command)
+            else:
+                command()
         self._is_woken = True
         self._loop.call_soon(self._take)
 
     def _submit(self, record: JobRecord) -> None:
-        handle = record.handle
-        assert isinstance(handle, FutureHandle)
+        handle = _future_end(record)
         if handle.future is None or handle.future.cancelled():
             return
-        if self._broken is not None or self._workers is None:
+        if self._broken is not None:
             handle.fail(_another(self._broken))
             return
+        assert self._workers is not None
         self._open_jobs[handle] = record
         try:
             self._workers.submit(record)
@@ -221,13 +238,16 @@ class LoopThread:
         self._broken = self._broken or _as_setup_failed(
             error or RuntimeError("the executor has ended")
         )
-        while self._inbox:
-            self._inbox.popleft()()
-        for handle in list(self._open_jobs):
-            handle.fail(_another(self._broken))
+        self._has_ended = True
+        self._refuse_rest()
+        self._fail_open_jobs(self._broken)
         self._open_jobs.clear()
         self._loop.close()
         self._callbacks.close()
+
+    def _fail_open_jobs(self, error: SetupFailed) -> None:
+        for handle in list(self._open_jobs):
+            handle.fail(_another(error))
 
     async def _main(self) -> None:
         listener = _Listener(self._open_jobs)
@@ -238,8 +258,7 @@ class LoopThread:
             await workers.open()
         except Exception as exc:  # noqa: BLE001 - a hook that cannot travel may raise anything
             self._broken = _as_setup_failed(exc)
-            for handle in list(self._open_jobs):
-                handle.fail(_another(self._broken))
+            self._fail_open_jobs(self._broken)
             await workers.close(kill=True)
             return
         await self._finishing
@@ -260,11 +279,12 @@ class _Listener(Listener):
 
     def job_ended(self, job: JobRecord, result: JobOutcome) -> None:
         """The handle itself is told by the pool."""
-        assert isinstance(job.handle, FutureHandle)
-        self._open_jobs.pop(job.handle, None)
+        self._open_jobs.pop(_future_end(job), None)
 
-    def worker_exited(self, worker: Worker, report: ExitReport | None) -> None:
-        """Nothing: the futures know already."""
+
+def _future_end(record: JobRecord) -> FutureHandle:
+    assert isinstance(record.handle, FutureHandle)
+    return record.handle
 
 
 def _as_setup_failed(error: BaseException) -> SetupFailed:
@@ -309,6 +329,9 @@ def _finish_all() -> None:
             each.join()
         raise
 
+
+# A process that the host program forks has none of the threads.
+os.register_at_fork(after_in_child=_running.clear)
 
 # Not atexit: Python joins its threads before that, and ours would never end. The
 # standard library's executors use the same hook for the same reason.

@@ -5,17 +5,17 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
 from supervisor import clock
+from supervisor.child.calls import run_chunk
 from supervisor.futures import JobFuture
 
 T = TypeVar("T")
 
 
 def ordered_map(
-    executor: Executor,
+    submit: Callable[..., JobFuture[Any]],
     fn: Callable[..., T],
     /,
     *iterables: Iterable[Any],
@@ -30,6 +30,7 @@ def ordered_map(
     An iterator that ends early cancels the jobs that have not begun.
 
     Args:
+        submit: the executor's method.
         fn: what to call in the workers.
         iterables: where its arguments come from; the shortest ends all.
         timeout: seconds from now, for the whole; None for as long as it takes.
@@ -51,12 +52,15 @@ def ordered_map(
         if buffersize < 1:
             raise ValueError(f"buffersize must be at least 1, got {buffersize}")
     deadline = None if timeout is None else clock.monotonic() + timeout
-    calls = zip(*iterables)
-    jobs: Iterator[Future[list[T]]] = (
-        executor.submit(_run_chunk, fn, chunk) for chunk in _chunks(calls, chunksize)
-    )
+    calls = zip(*iterables, strict=False)
+    jobs: Iterator[JobFuture[Any]]
+    if chunksize == 1:
+        jobs = (submit(fn, *arguments) for arguments in calls)
+    else:
+        jobs = (submit(run_chunk, fn, chunk) for chunk in _chunks(calls, chunksize))
     ahead = deque(jobs if buffersize is None else itertools.islice(jobs, buffersize))
-    return _results(ahead, jobs, deadline)
+    values = _results(ahead, jobs, deadline)
+    return values if chunksize == 1 else _one_by_one(values)
 
 
 def _chunks(calls: Iterator[Any], size: int) -> Iterator[list[Any]]:
@@ -64,38 +68,36 @@ def _chunks(calls: Iterator[Any], size: int) -> Iterator[list[Any]]:
         yield chunk
 
 
-def _run_chunk(fn: Callable[..., T], chunk: list[tuple[Any, ...]]) -> list[T]:
-    """The job: some calls in a row. Runs in a worker."""
-    return [fn(*arguments) for arguments in chunk]
-
-
 def _results(
-    ahead: deque[Future[list[T]]], jobs: Iterator[Future[list[T]]], deadline: float | None
+    ahead: deque[JobFuture[T]], jobs: Iterator[JobFuture[T]], deadline: float | None
 ) -> Iterator[T]:
     try:
         while ahead:
-            values = _next_values(ahead, deadline)
-            # The next job is on its way before the consumer works on this value;
-            # without a buffer size there is none left.
+            # In a list of one: a name of ours would still hold the value while its
+            # consumer works on it.
+            value = [_next(ahead, deadline)]
+            # The next job is on its way before the consumer has this value; without
+            # a buffer size there is none left.
             ahead.extend(itertools.islice(jobs, 1))
-            values.reverse()
-            # Popped, not looped over: whoever took a value is the only one to hold it.
-            while values:
-                yield values.pop()
+            yield value.pop()
     finally:
         for future in ahead:
-            if isinstance(future, JobFuture):
-                # Those that run may be half through something; they are let be, as
-                # the standard library's would be.
-                future.cancel_waiting()
-            else:
-                future.cancel()
+            # Those that run may be half through something; they are let be, as the
+            # standard library's would be.
+            future.cancel_waiting()
 
 
-def _next_values(ahead: deque[Future[list[T]]], deadline: float | None) -> list[T]:
+def _next(ahead: deque[JobFuture[T]], deadline: float | None) -> T:
     if deadline is None:
         return ahead.popleft().result()
-    # Left in its place until it is there: one that times out is cancelled below.
-    values = ahead[0].result(deadline - clock.monotonic())
+    # Left in its place until it is there: one that times out is cancelled above.
+    value = ahead[0].result(deadline - clock.monotonic())
     ahead.popleft()
-    return values
+    return value
+
+
+def _one_by_one(chunks: Iterator[list[T]]) -> Iterator[T]:
+    for chunk in chunks:
+        chunk.reverse()
+        while chunk:
+            yield chunk.pop()

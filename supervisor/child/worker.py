@@ -54,6 +54,7 @@ from supervisor import travel
 from supervisor.child import context as contexts
 from supervisor.child import isolate, logs
 from supervisor.child.boot import Ends, Hooks, Settings
+from supervisor.child.calls import run_initializer
 from supervisor.child.context import JobContext, JobProcess
 from supervisor.child.control import ControlThread, die_with_group
 from supervisor.child.interrupt import Interrupter
@@ -145,8 +146,7 @@ class Worker:
         if self._preload_here and self._hooks.preload_fnc is not None:
             self._run_hook(self._hooks.preload_fnc)
         if self._hooks.initializer is not None:
-            function, arguments = self._hooks.initializer
-            function(*arguments)
+            run_initializer(*self._hooks.initializer)
         if self._hooks.setup_fnc is not None:
             self._run_hook(self._hooks.setup_fnc)
 

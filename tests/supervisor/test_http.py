@@ -165,6 +165,26 @@ async def test_close_does_not_wait_for_a_slow_client(host: FakeHost) -> None:
         await writer.wait_closed()
 
 
+async def test_close_does_not_wait_for_a_client_that_does_not_read(host: FakeHost) -> None:
+    server = HealthServer(host, "127.0.0.1", 0)
+    await server.start()
+    # A small window, so that the answers fill every buffer on the way.
+    deaf = socket.socket()
+    deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    deaf.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(deaf, ("127.0.0.1", server.port))
+    asked = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 2000
+    await asyncio.get_running_loop().sock_sendall(deaf, asked)
+    assert await get(server, "/healthz") == (200, "ok\n")
+    await asyncio.wait_for(server.close(), 5)
+    deaf.close()
+
+
+async def test_making_one_asks_nothing_of_a_server_that_does_not_run_yet(host: FakeHost) -> None:
+    host.figures = None  # type: ignore[assignment]  # whoever looks at it fails
+    HealthServer(host, "127.0.0.1", 0).observe_warmup(1.0)
+
+
 async def test_the_port_is_free_again_after_close(host: FakeHost) -> None:
     first = HealthServer(host, "127.0.0.1", 0)
     assert first.port == 0

@@ -316,7 +316,10 @@ async def test_a_slow_coroutine_is_ended(monkeypatch: pytest.MonkeyPatch) -> Non
         await asyncio.wait_for(ended.wait(), 10)
 
 
-async def test_close_does_not_wait_for_a_stuck_function_and_answers_the_waiting() -> None:
+async def test_close_does_not_wait_for_a_stuck_function_and_answers_the_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(load, "ANSWER_TIMEOUT", 300)  # the answer must come from close()
     entered, release = threading.Event(), threading.Event()
 
     def load_fnc() -> float:

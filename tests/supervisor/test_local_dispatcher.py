@@ -526,6 +526,21 @@ async def test_sockets_of_dead_processes_are_removed_and_others_kept(
     await dispatcher.close()
 
 
+async def test_a_socket_that_answers_is_kept_though_its_pid_looks_dead(
+    runtime: Path, host: FakeHost
+) -> None:
+    # As from a container that shares the directory: its pids mean nothing here.
+    gone = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
+    await gone.wait()
+    elsewhere = LocalDispatcher(str(runtime / f"{gone.pid}.sock"))
+    await elsewhere.start(host)
+    dispatcher = LocalDispatcher()
+    await dispatcher.start(host)
+    assert (await ask(elsewhere, "GET", "/status"))[0] == 200
+    await dispatcher.close()
+    await elsewhere.close()
+
+
 async def test_a_socket_that_somebody_else_put_in_its_place_is_left_alone(
     dispatcher: LocalDispatcher, directory: Path
 ) -> None:
