@@ -18,8 +18,9 @@ import msgspec
 from supervisor import clock
 from supervisor.admission import Standing, refuse
 from supervisor.dispatch.base import Answer
+from supervisor.errors import NotAdmitted
 from supervisor.handle import JobHandle
-from supervisor.job import JobInfo, Session
+from supervisor.job import AcceptArguments, JobInfo, Session
 from supervisor.load import LoadMeter
 from supervisor.options import Hook
 from supervisor.request import Rejected, ask
@@ -101,6 +102,11 @@ class Booking:
         self._places: dict[str, JobInfo] = {}
         self._admitted_at: dict[str, float] = {}
         self._one_at_a_time = asyncio.Lock()
+        self._promised: set[str] = set()  # places whose job has not been handed over
+        self._no_promises = asyncio.Event()
+        self._no_promises.set()
+        self._broken = False
+        self._asking: set[asyncio.Task[AcceptArguments | Rejected]] = set()
 
     @property
     def jobs(self) -> list[JobInfo]:
@@ -114,11 +120,17 @@ class Booking:
         if refusal is not None:
             return refusal
         left = max(0.05, ANSWER_WITHIN - (clock.monotonic() - began))
+        asking = asyncio.ensure_future(ask(self._on_request(), job, left))
+        self._asking.add(asking)
         try:
-            answer = await ask(self._on_request(), job, left)
-        except BaseException:
+            answer = await asking
+        except BaseException as exc:
             self.release(job)
+            if self._broken and isinstance(exc, asyncio.CancelledError):
+                return Answer(reason="draining")
             raise
+        finally:
+            self._asking.discard(asking)
         if isinstance(answer, Rejected):
             self.release(job)
             return Answer(
@@ -139,6 +151,8 @@ class Booking:
                 logger.info("job %s is not admitted: %s %s", job.id, refusal.reason, refusal.detail)
                 return Answer(reason=refusal.reason, detail=refusal.detail)
             self._places[job.id] = job
+            self._promised.add(job.id)
+            self._no_promises.clear()
             self._admitted_at[job.id] = clock.monotonic()
             return None
 
@@ -168,10 +182,13 @@ class Booking:
         """Hand *job* over; its place is free again when it has its outcome."""
         session = Session(job, worker_id=self._server_id(), url=url, token=token, fake=not url)
         try:
+            if self._broken:
+                raise NotAdmitted("draining")
             handle = self._start_job(job, session)
         except BaseException:
             self.release(job)
             raise
+        self._kept(job)
         handle.add_done_callback(lambda done: self.release(done.info))
         return handle
 
@@ -179,3 +196,22 @@ class Booking:
         """Free the place of *job*."""
         self._places.pop(job.id, None)
         self._admitted_at.pop(job.id, None)
+        self._kept(job)
+
+    # ── going down ───────────────────────────────────────────────────────────
+
+    async def wait_no_promises(self) -> None:
+        """Return when every promised place has become a job, or was given back or broken."""
+        await self._no_promises.wait()
+
+    def break_promises(self) -> None:
+        """Take no job any more that has not been handed over, nor wait for ``on_request``."""
+        self._broken = True
+        for asking in self._asking:
+            asking.cancel()
+        self._no_promises.set()
+
+    def _kept(self, job: JobInfo) -> None:
+        self._promised.discard(job.id)
+        if not self._promised:
+            self._no_promises.set()

@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Final, Protocol
 
 logger = logging.getLogger("greenroom.drain")
@@ -83,7 +83,7 @@ class Drained(Protocol):
         ...
 
     def kill(self) -> None:
-        """Kill what is left."""
+        """Kill what is left, workers without a job included."""
         ...
 
     async def wait_no_jobs(self) -> None:
@@ -121,6 +121,7 @@ class Drain:
         self._empty: asyncio.Task[None] | None = None
         self._gone: asyncio.Future[None] = loop.create_future()
         self._exit_status = 0
+        self._signals = 0
 
     @property
     def stage(self) -> Stage:
@@ -132,6 +133,11 @@ class Drain:
         """True once no new jobs are taken."""
         return self._stage is not Stage.SERVING
 
+    @property
+    def exit_status(self) -> int:
+        """The exit status as it stands; a signal may still change it."""
+        return self._exit_status
+
     def request(self, timeout: float | None) -> None:
         """Begin, with a deadline of its own. Nothing if it has begun."""
         self._timeout = lambda: timeout
@@ -139,6 +145,13 @@ class Drain:
 
     def signal(self, number: int) -> None:
         """A signal came: begin; the second asks to stop now; the third kills now."""
+        self._signals += 1
+        if self._stage is Stage.GONE:
+            # No job is left, but a worker's exit hooks may be what takes so long.
+            if self._signals > 2:
+                self._exit_status = 128 + number
+                self._drained.kill()
+            return
         if self._stage is not Stage.SERVING:
             self._exit_status = 128 + number
         self._take(Cause.SIGNAL)
@@ -152,6 +165,27 @@ class Drain:
         """Return the exit status once no job is left."""
         await asyncio.shield(self._gone)
         return self._exit_status
+
+    async def start_unless_gone(self, start: Coroutine[None, None, None]) -> bool:
+        """Run *start*; say whether it came to its end.
+
+        A drain that begins before there are jobs is over at once, and *start* is
+        cancelled then. Returns when it has stopped, and raises what it raises.
+        """
+        starting = asyncio.ensure_future(start)
+        gone = asyncio.ensure_future(self.wait())
+        try:
+            await asyncio.wait({starting, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                return True
+            starting.cancel()
+            await asyncio.wait({starting})
+            return False
+        finally:
+            for task in (starting, gone):
+                task.cancel()
+            await asyncio.gather(starting, gone, return_exceptions=True)
 
     def close(self) -> None:
         """Stop the clocks. Nothing moves any more."""

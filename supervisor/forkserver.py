@@ -7,7 +7,7 @@ import contextlib
 import errno
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Final
 
 from ipc import fds
@@ -118,7 +118,7 @@ class ForkServer:
             process = FreshProcess(
                 child.main, self._blueprint.boot(far), "greenroom-forkserver"
             )
-            await in_thread(process.start, "greenroom-launch")
+            cancelled = await _finish(in_thread(process.start, "greenroom-launch"))
         except BaseException:
             self._close_descriptors()
             raise
@@ -128,6 +128,8 @@ class ForkServer:
         self._pidfd = open_pidfd(process.pid)
         self._stop_watching = watch_exit(self._loop, process.pid, self._pidfd, self._exited)
         try:
+            if cancelled is not None:
+                raise cancelled
             return await self._wait_ready()
         except BaseException:
             await self.close()
@@ -265,6 +267,23 @@ class ForkServer:
             if future.done() and not future.cancelled():
                 with contextlib.suppress(asyncio.CancelledError):
                     future.exception()
+
+
+async def _finish(launch: Coroutine[None, None, None]) -> asyncio.CancelledError | None:
+    """Await *launch* to its end; return the cancellation that came meanwhile.
+
+    Its thread cannot be stopped: it needs our descriptors, and leaves a process
+    that has to be ended and reaped.
+    """
+    launching = asyncio.ensure_future(launch)
+    cancelled = None
+    try:
+        await asyncio.shield(launching)
+    except asyncio.CancelledError as exc:
+        cancelled = exc
+        await asyncio.wait({launching})
+        launching.result()
+    return cancelled
 
 
 def _set(future: asyncio.Future[object] | asyncio.Future[None], value: object) -> None:

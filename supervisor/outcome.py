@@ -6,10 +6,11 @@ Who ended the job decides its status:
 * we killed it: KILLED with our reason, except that a broken protocol is the
   job's own fault (FAILED) and a grace that ran out belongs to whoever asked;
 * nobody: SIGKILL from outside (an operator, the kernel out of memory) is KILLED,
-  any other end of the process is FAILED.
+  any other end of the process is FAILED, and so is a job that never began.
 
 A kill counts only if the kernel says that SIGKILL ended the process: one that
-was on its way out when we sent it ended by itself.
+was on its way out when we sent it ended by itself. What broke the protocol broke
+it, however its process ended.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ _TOLD = {
     "failed": JobStatus.FAILED,
     "cancelled": JobStatus.CANCELLED,
 }
+
+# Kills whose job did not go wrong by being killed: it broke the protocol before,
+# or its worker was gone when the job came.
+_NOT_KILLED = frozenset({"protocol", "gone"})
 
 
 @dataclass(frozen=True)
@@ -124,12 +129,14 @@ def _verdict(facts: Facts) -> tuple[JobStatus, str, str]:
     by_sigkill = facts.exit is None or facts.exit in (Exit(), Exit(signal=signal.SIGKILL))
     if facts.ask is not None and facts.ask.timed_out:
         return JobStatus.TIMED_OUT, "timeout", f"{_who(facts)}, asked to stop: {facts.ask.reason}"
-    if facts.kill is not None and by_sigkill:
-        status = JobStatus.FAILED if facts.kill.reason == "protocol" else JobStatus.KILLED
+    if facts.kill is not None and (by_sigkill or facts.kill.reason == "protocol"):
+        status = JobStatus.FAILED if facts.kill.reason in _NOT_KILLED else JobStatus.KILLED
         detail = f": {facts.kill.detail}" if facts.kill.detail else ""
         return status, facts.kill.reason, f"{_who(facts)} ({facts.kill.reason}{detail})"
     if facts.ask is not None:
         return JobStatus.CANCELLED, facts.ask.reason, _who(facts)
+    if facts.started_at is None:
+        return JobStatus.FAILED, "", f"{_who(facts)} before it began the job"
     if facts.exit is not None and facts.exit.signal == signal.SIGKILL:
         return JobStatus.KILLED, "", f"{_who(facts)}, from outside or by the kernel out of memory"
     return JobStatus.FAILED, "", _who(facts)

@@ -14,7 +14,7 @@ from supervisor import clock, travel
 from supervisor.child.boot import Hooks, Settings
 from supervisor.drain import Drain
 from supervisor.errors import OptionError, PoolClosed
-from supervisor.events import Callback, Emitter, WorkerExited, WorkerWarm
+from supervisor.events import Callback, Draining, Emitter, WorkerExited, WorkerWarm
 from supervisor.handle import JobHandle
 from supervisor.job import ExitReport, JobInfo, JobOutcome
 from supervisor.launch import Blueprint
@@ -157,6 +157,7 @@ class ProcessPool:
             SetupFailed: ``setup_fnc`` failed as often as is allowed.
             PreloadFailed: imports or ``preload_fnc`` failed.
             PicklingError, TypeError, AttributeError: a hook cannot travel.
+            PoolClosed: a signal, or somebody else, closed it meanwhile.
             RuntimeError: the pool was started before.
         """
         if self._workers is not None:
@@ -174,14 +175,15 @@ class ProcessPool:
         )
         self._drain = Drain(
             self._loop,
-            _Drained(self._workers),
+            _Drained(self._workers, self._emitter),
             timeout=lambda: None,
             grace=lambda: self._options.shutdown_process_timeout,
         )
         if self._handle_signals:
             self._signals.enter_context(self._routes(self._loop, self._drain))
         try:
-            await self._workers.start()
+            if not await self._drain.start_unless_gone(self._workers.start()):
+                raise PoolClosed("the pool was closed while it started")
         except BaseException:
             self._signals.close()
             self._drain.close()
@@ -376,11 +378,13 @@ def check_size(body: bytes, options: PoolOptions) -> None:
 class _Drained:
     """The workers, as a drain sees them."""
 
-    def __init__(self, workers: Workers) -> None:
+    def __init__(self, workers: Workers, emitter: Emitter) -> None:
         self._workers = workers
+        self._emitter = emitter
 
     def begin(self, remaining: float | None) -> None:
         self._workers.begin_drain(remaining)
+        self._emitter.emit("draining", Draining(remaining))
 
     def stop(self, grace: float) -> None:
         self._workers.stop_all(Ask("drain"), grace)

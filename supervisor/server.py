@@ -33,7 +33,14 @@ from supervisor.job import JobInfo, JobOutcome, Participant, Room, ServerType, S
 from supervisor.launch import Blueprint
 from supervisor.load import LoadMeter
 from supervisor.observers import Observers
-from supervisor.options import Hook, PerMode, ServerOptions, check_hook, cpu_count
+from supervisor.options import (
+    Hook,
+    PerMode,
+    ServerOptions,
+    check_hook,
+    check_number,
+    cpu_count,
+)
 from supervisor.outcome import Ask, Kill
 from supervisor.pool import Announcer, check_changeable, check_size, child_settings
 from supervisor.record import JobRecord
@@ -237,17 +244,25 @@ class AgentServer:
             stack.callback(self._drain.close)
             stack.callback(self._meter.close)
             self._route_signals(loop, stack)
+            # Also when it does not start: those who wait for its end must not hang.
+            stack.callback(self._set_gone, 1)
             status = await self._serve(workers)
-        self._gone.set_result(status)
+            self._set_gone(status)
         return status
+
+    def _set_gone(self, status: int) -> None:
+        assert self._gone is not None
+        if not self._gone.done():
+            self._gone.set_result(status)
 
     async def _serve(self, workers: Workers) -> int:
         assert self._drain is not None
         try:
-            if await self._start_unless_drained(workers):
+            self._started_at = clock.monotonic()
+            if await self._drain.start_unless_gone(self._start(workers)):
                 logger.info("serving as %s: %d idle workers", self._id, workers.census.idle)
                 self._emitter.emit("started", self)
-            status = await self._drain.wait()
+            await self._drain.wait()
         except BaseException:
             # A start that failed, or a cancelled run: nothing may be left behind.
             await workers.close(kill=True)
@@ -255,32 +270,14 @@ class AgentServer:
             raise
         await workers.close()
         await self._close_edges()
+        status = self._drain.exit_status
         logger.info("gone after %.1f s, exit status %d", clock.monotonic() - self._started_at, status)
         return status
 
-    async def _start_unless_drained(self, workers: Workers) -> bool:
-        """Start everything; say whether that was finished before a signal came."""
-        assert self._drain is not None and self._meter is not None
-        self._started_at = clock.monotonic()
-        self._meter.start()
-        starting = asyncio.ensure_future(self._start(workers))
-        drained = asyncio.ensure_future(self._drain.wait())
-        try:
-            await asyncio.wait({starting, drained}, return_when=asyncio.FIRST_COMPLETED)
-            if starting.done():
-                starting.result()
-                return True
-            starting.cancel()
-            await asyncio.wait({starting})
-            return False
-        finally:
-            for task in (starting, drained):
-                task.cancel()
-            await asyncio.gather(starting, drained, return_exceptions=True)
-
     async def _start(self, workers: Workers) -> None:
         options = self._resolved()
-        assert not isinstance(options.port, PerMode)
+        assert self._meter is not None and not isinstance(options.port, PerMode)
+        self._meter.start()
         # What can fail at once fails before anything is warmed for nothing.
         await self._observers.start(self, options.host, options.port)
         await workers.start()
@@ -352,20 +349,23 @@ class AgentServer:
         """
         if self._drain is None or self._gone is None:
             raise RuntimeError("the server does not run")
-        self.begin_drain(timeout)
+        if not self._gone.done():
+            self.begin_drain(timeout)
         return await asyncio.shield(self._gone)
 
     def begin_drain(self, timeout: float | None | _Unset = UNSET) -> None:
         """Begin what :meth:`drain` waits for. Nothing if it has begun."""
         if self._drain is None:
             raise RuntimeError("the server does not run")
+        if timeout is not None and not isinstance(timeout, _Unset):
+            check_number("timeout", timeout)
         self._drain.request(
             self._resolved().drain_timeout if isinstance(timeout, _Unset) else timeout  # type: ignore[arg-type]  # resolved
         )
 
     async def aclose(self) -> None:
         """Stop at once: running jobs are asked to stop and have the grace. Nothing if not running."""
-        if self._drain is None or self._gone is None:
+        if self._drain is None or self._gone is None or self._gone.done():
             return
         if self._drain.begun:
             self._drain.cut_short()
@@ -383,7 +383,8 @@ class AgentServer:
 
     def stop(self, grace: float) -> None:
         """Called by the drain: ask every job to stop."""
-        assert self._workers is not None
+        assert self._workers is not None and self._booking is not None
+        self._booking.break_promises()
         self._workers.stop_all(Ask("drain"), grace)
 
     def kill(self) -> None:
@@ -392,8 +393,11 @@ class AgentServer:
         self._workers.kill_all(Kill("drain"))
 
     async def wait_no_jobs(self) -> None:
-        """Return when no job waits or runs."""
-        assert self._workers is not None
+        """Return when no job is promised, waits or runs."""
+        assert self._workers is not None and self._booking is not None
+        # In this order: a draining server promises nothing new, and what it had
+        # promised becomes a job.
+        await self._booking.wait_no_promises()
         await self._workers.wait_no_jobs()
 
     # ── jobs ─────────────────────────────────────────────────────────────────

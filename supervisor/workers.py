@@ -181,10 +181,17 @@ class Workers:
         self._tally.accepted()
         self._demand.arrived(job.queued_at)
         if self._idle and not self._waiting and self._may_run_one_more():
-            self._idle.popitem()[1].hand_over(job)
+            self._hand_over(self._idle.popitem()[1], job)
         else:
             self._waiting.append(job)
         self._compare_soon()
+
+    def _hand_over(self, worker: Worker, job: JobRecord) -> None:
+        if self._draining:
+            # Told first, so that the job knows from its first line on.
+            deadline = self._drain_deadline
+            worker.tell_drain(None if deadline is None else max(0.0, deadline - clock.monotonic()))
+        worker.hand_over(job)
 
     def stop_job(self, job: JobRecord, ask: Ask) -> bool:
         """Ask *job* to stop; return whether there was something to stop."""
@@ -449,7 +456,7 @@ class Workers:
     def offer(self, worker: Worker) -> None:
         """Give the idle worker the job that has waited longest, or keep it."""
         if self._waiting and self._may_run_one_more():
-            worker.hand_over(self._waiting.popleft())
+            self._hand_over(worker, self._waiting.popleft())
         else:
             self._idle[worker.number] = worker
 

@@ -104,7 +104,8 @@ class JobContext:
         self._shutdown_reason: str | None = None
         self._drain_deadline: float | None = None
         self._draining = False
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler of the user may call in while its thread holds it.
+        self._lock = threading.RLock()
 
     # ── what the job is ──────────────────────────────────────────────────────
 
@@ -259,8 +260,10 @@ class JobContext:
         thread of its own.
         """
         _check_callback(callback)
-        self._drain_callbacks.append(callback)
-        if self._draining:
+        with self._lock:
+            self._drain_callbacks.append(callback)
+            late = self._draining
+        if late:
             _call_detached(callback, self._drain_deadline, _running_loop())
 
     # ── for the worker ───────────────────────────────────────────────────────
@@ -269,9 +272,11 @@ class JobContext:
         self, deadline: float | None, loop: asyncio.AbstractEventLoop | None
     ) -> None:
         """Tell the job. Runs on: the control thread."""
-        self._drain_deadline = deadline
-        self._draining = True
-        for callback in list(self._drain_callbacks):
+        with self._lock:
+            self._drain_deadline = deadline
+            self._draining = True
+            callbacks = list(self._drain_callbacks)
+        for callback in callbacks:
             _call_detached(callback, deadline, loop)
 
     def _take_shutdown_callbacks(self) -> list[Callback]:

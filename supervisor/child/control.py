@@ -30,6 +30,7 @@ from ipc.channel import BlockingChannel
 from ipc.errors import ChannelBroken, IpcError
 from ipc.frames import Need
 from ipc.messages import DrainBegan, Lagging, Ping, Pong, Stop, ToWorker, cut
+from supervisor.child.strays import kill_descendants
 
 # How long the stack of a stuck loop may be on the wire.
 _STACK_TEXT: Final = 8 * 1024
@@ -45,7 +46,8 @@ class Loop(Protocol):
 
 
 def die_with_group() -> NoReturn:
-    """End this process and everything in its group, at once and for certain."""
+    """End this process, its descendants and everything in its group, for certain."""
+    kill_descendants()
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(137)

@@ -22,6 +22,7 @@ import pickle
 import resource
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Mapping
@@ -59,6 +60,7 @@ from supervisor.child.context import JobContext, JobProcess
 from supervisor.child.control import ControlThread, die_with_group
 from supervisor.child.interrupt import Interrupter
 from supervisor.child.run import Ending, JobRunner, StopRequest
+from supervisor.child.strays import kill_descendants
 from supervisor.job import JobInfo, Session
 
 # Made once, in the process that workers are forked from.
@@ -121,6 +123,8 @@ class Worker:
         )
         self._idle_on_loop = False
         self._drain: DrainBegan | None = None
+        # "A job begins" and "a drain begins" meet here, in two threads.
+        self._drain_lock = threading.Lock()
 
     def run(self) -> NoReturn:
         """Live."""
@@ -288,19 +292,22 @@ class Worker:
 
     def _begin(self, session: Session) -> JobContext:
         context = JobContext(session, self._proc, on_shutdown=self._runner.shutdown_called)
-        self._context = context
         contexts.set_current(context)
-        if self._drain is not None:
-            self._drain_began(self._drain)
+        with self._drain_lock:
+            self._context = context
+            drain = self._drain
+        if drain is not None:
+            self._drain_began(drain)
         return context
 
     def _drain_began(self, message: DrainBegan) -> None:
         deadline = None if message.remaining is None else time.monotonic() + message.remaining
-        context = self._context
+        with self._drain_lock:
+            context = self._context
+            if context is None:
+                self._drain = message
         if context is not None:
             context._drain_began(deadline, self._runner.live_loop)
-        else:
-            self._drain = message
 
     def _log_fields(self) -> Mapping[str, object]:
         context = self._context
@@ -360,6 +367,7 @@ class Worker:
             atexit._run_exitfuncs()
             logs.flush_output()
             self._forwarder.close()
+            kill_descendants()
         finally:
             os._exit(status)
 

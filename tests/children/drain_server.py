@@ -237,6 +237,10 @@ class Commands:
         outcome = await handles[0].wait()
         say("ended", room=room, status=outcome.status.value, reason=outcome.reason)
 
+    async def finish(self) -> None:
+        """Let those report that wait for the server's end."""
+        await asyncio.wait_for(asyncio.gather(*self._tasks), 10)
+
     async def answer(self, argument: str) -> None:
         answer.set()
 
@@ -275,7 +279,9 @@ async def serve() -> int:
     )
     if not os.isatty(0):
         asyncio.get_running_loop().add_reader(0, commands.read)
-    return await server.run()
+    status = await server.run()
+    await commands.finish()
+    return status
 
 
 if __name__ == "__main__":

@@ -220,12 +220,12 @@ async def test_the_last_stack_of_a_stuck_loop_is_in_the_log_and_in_the_error(
             assert "waits_where_the_loop_cannot_turn" in watch.logged("has been silent")[0]
 
 
-async def test_a_stopped_job_can_be_cancelled() -> None:
+async def test_a_stopped_job_that_is_cancelled_is_gone_when_the_grace_is_over() -> None:
     async with pool(shutdown_process_timeout=0.2) as p:
         handle = p.submit(misbehaves.stops_itself)
         await until(lambda: handle.pid is not None and is_stopped(handle.pid))
         assert handle.cancel()
-        with pytest.raises(JobCancelled):
+        with pytest.raises(JobKilled, match="grace"):
             await soon(handle)
 
 

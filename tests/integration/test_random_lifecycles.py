@@ -407,9 +407,10 @@ class Lifecycles(RuleBasedStateMachine):
                 + now.total_timed_out
                 + now.total_killed
             )
-            assert still_open == now.waiting + sum(each.job is not None for each in workers)
+            in_workers = sum(each.job is not None for each in workers)
+            assert still_open == now.waiting + in_workers
+            assert in_workers <= self._peak_max_jobs
             assert now.alive == len(workers) == now.total_spawned - now.total_reaped
-            assert now.running <= self._peak_max_jobs
             assert now.peak_waiting >= now.waiting
             counted = Counter(each.state for each in workers)
             assert now.idle == counted[State.IDLE]

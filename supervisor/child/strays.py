@@ -1,0 +1,50 @@
+"""Ending what a job started and left behind, from inside its process.
+
+The fork server and the supervisor kill the worker's group when it has ended. What
+left the group (a session of its own, a daemon forked twice) is only found as long
+as this process lives: it is a child subreaper, so all of that is among its
+descendants. Once it has died the fork server still finds them; under ``spawn``,
+or when the fork server is gone, nobody does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from typing import Final
+
+# A killed process is gone within a millisecond or two, unless it is in an
+# uninterruptible wait (a dead network file system): nothing waits for that.
+_KILL_SECONDS: Final = 0.5
+
+
+def kill_descendants() -> None:
+    """Kill and reap every descendant of this process. For one that is about to end.
+
+    When a child dies its own children fall to this process: hence again and again,
+    until there are none.
+
+    Runs on: any thread.
+    """
+    deadline = time.monotonic() + _KILL_SECONDS
+    while (pids := _children()) and time.monotonic() < deadline:
+        for pid in pids:
+            # PermissionError: it became another user (a setuid program).
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        time.sleep(0.0005)
+
+
+def _children() -> list[int]:
+    """Return the ids of the children of all threads, dead or alive; none where the system does not tell."""
+    pids: list[int] = []
+    with contextlib.suppress(OSError):  # no /proc, no CONFIG_PROC_CHILDREN
+        for task in os.listdir("/proc/self/task"):
+            with contextlib.suppress(FileNotFoundError):  # a thread that has ended
+                with open(f"/proc/self/task/{task}/children", encoding="ascii") as file:
+                    pids.extend(int(pid) for pid in file.read().split())
+    return pids
