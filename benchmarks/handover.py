@@ -48,7 +48,7 @@ def main() -> None:
     summaries = asyncio.run(measure())
     for name, summary in summaries.items():
         ratio = summary.p50 / summaries["floor"].p50
-        print(f"{name:6} {summary.microseconds()}   {ratio:5.2f} × floor")
+        print(f"{name:6} {summary.microseconds()}   {ratio:5.2f} of the floor")
 
 
 if __name__ == "__main__":

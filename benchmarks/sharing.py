@@ -38,8 +38,7 @@ async def measure() -> tuple[float, float]:
         tree = [p.pid for p in psutil.Process().children(recursive=True)]
         one = pss_mb(tree)
         pool.update_options(num_idle_processes=WORKERS + 1)
-        for _ in range(WORKERS):
-            tree.append(await warm.get())
+        tree += [await warm.get() for _ in range(WORKERS)]
         return one, pss_mb(tree)
 
 

@@ -110,7 +110,6 @@ class Exited(Message, frozen=True):
     max_rss_bytes: int
 
 
-
 FromForkServer = Union[Hello, ForkServerReady, PreloadError, Forked, ForkFailed, Exited]
 
 # ── the supervisor to a worker ───────────────────────────────────────────────
@@ -246,7 +245,6 @@ def encode(message: Message) -> bytes:
         return _encoder.encode(message)
     except (UnicodeEncodeError, OverflowError, TypeError, RecursionError) as exc:
         raise NotEncodable(f"a {type(message).__name__} cannot be sent: {exc}") from exc
-
 
 
 class Decoder(Generic[M]):

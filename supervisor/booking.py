@@ -133,9 +133,7 @@ class Booking:
             self._asking.discard(asking)
         if isinstance(answer, Rejected):
             self.release(job)
-            return Answer(
-                reason="rejected", detail=answer.detail, terminate=answer.terminate
-            )
+            return Answer(reason="rejected", detail=answer.detail, terminate=answer.terminate)
         accepted = msgspec.structs.replace(job, accept_arguments=answer)
         self._places[job.id] = accepted
         return Answer(place=KeptPlace(self, accepted))

@@ -155,6 +155,9 @@ class ProcessPoolExecutor(Executor):
             error = exc
         with self._lock:
             thread = self._started()
+            broken = thread.broken
+            if broken is not None:
+                raise type(broken)(broken.what, broken.traceback)
             future: JobFuture[Any] = JobFuture(job_id, thread)
             if error is None:
                 thread.submit(self._record(job_id, future, body))
@@ -225,16 +228,15 @@ class ProcessPoolExecutor(Executor):
                 initializer=self._initializer,
                 user_arguments=self._options.user_arguments,
             )
-            blueprint = Blueprint(hooks, child_settings(self._options), self._options.capture_output)
+            blueprint = Blueprint(
+                hooks, child_settings(self._options), self._options.capture_output
+            )
             thread = LoopThread(self._options, blueprint, f"greenroom-executor-{next(_names)}")
             thread.start()
             self._thread = thread
             # Dropped without shutdown: the accepted jobs are finished, then all of
             # it goes. The interpreter's exit is seen to by the thread's own hook.
             weakref.finalize(self, thread.finish).atexit = False
-        broken = self._thread.broken
-        if broken is not None:
-            raise type(broken)(broken.what, broken.traceback)
         return self._thread
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

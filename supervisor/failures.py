@@ -72,9 +72,7 @@ class Failures:
         self._last = error
         if self._warmups.record_failure(clock.monotonic()):
             self._is_final = True
-        logger.warning(
-            "a worker did not get warm; next try in %.2f s: %s", self.delay(), error
-        )
+        logger.warning("a worker did not get warm; next try in %.2f s: %s", self.delay(), error)
         return self._is_final
 
     def no_process(self, error: OSError) -> None:

@@ -8,7 +8,7 @@ import errno
 import logging
 import os
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from ipc import fds
 from ipc.aio import AsyncChannel
@@ -48,6 +48,8 @@ logger = logging.getLogger("greenroom.forkserver")
 # own sweep gives up after 5 s.
 _CLOSE_SECONDS: Final = 6.0
 
+T = TypeVar("T")
+
 _decoder: Final[Decoder[FromForkServer]] = Decoder(FromForkServer)
 
 
@@ -80,7 +82,7 @@ class ForkServer:
         self._stop_watching: Callable[[], None] = lambda: None
         self._channel: AsyncChannel[FromForkServer] | None = None
         self._readers: list[LogReader | OutputReader] = []
-        self._hello: asyncio.Future[None] = loop.create_future()
+        self._hello: asyncio.Future[float] = loop.create_future()
         self._ready: asyncio.Future[float] = loop.create_future()
         self._gone: asyncio.Future[Exit] = loop.create_future()
         self._serving = False
@@ -115,9 +117,7 @@ class ForkServer:
                     self._readers.append(
                         OutputReader(self._loop, fd, stream, context=self._log_context)
                     )
-            process = FreshProcess(
-                child.main, self._blueprint.boot(far), "greenroom-forkserver"
-            )
+            process = FreshProcess(child.main, self._blueprint.boot(far), "greenroom-forkserver")
             cancelled = await _finish(in_thread(process.start, "greenroom-launch"))
         except BaseException:
             self._close_descriptors()
@@ -144,10 +144,11 @@ class ForkServer:
             f"initialize_process_timeout={self._preload_timeout:g} s",
         )
 
-    async def _wait_or_fail(self, wanted: asyncio.Future[float], seconds: float, late: str) -> float:
-        await asyncio.wait(
-            {wanted, self._gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
-        )
+    async def _wait_or_fail(
+        self, wanted: asyncio.Future[float], seconds: float, late: str
+    ) -> float:
+        either: set[asyncio.Future[Any]] = {wanted, self._gone}
+        await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if wanted.done():
             return wanted.result()
         if self._gone.done():
@@ -215,7 +216,7 @@ class ForkServer:
                 message.worker, OSError(message.errno, os.strerror(message.errno))
             )
         elif isinstance(message, Hello):
-            _set(self._hello, None)
+            _set(self._hello, 0.0)
         elif isinstance(message, ForkServerReady):
             self._serving = True
             _set(self._ready, message.seconds)
@@ -286,6 +287,6 @@ async def _finish(launch: Coroutine[None, None, None]) -> asyncio.CancelledError
     return cancelled
 
 
-def _set(future: asyncio.Future[object] | asyncio.Future[None], value: object) -> None:
+def _set(future: asyncio.Future[T], value: T) -> None:
     if not future.done():
-        future.set_result(value)  # type: ignore[arg-type]  # one helper for three futures
+        future.set_result(value)

@@ -100,6 +100,7 @@ class JobHandle(Generic[T]):
         if self._opened is None:
             self._opened = _open(self._outcome, self._parcel)
             self._parcel = None
+        value: T
         value, error = self._opened
         if error is not None:
             raise error

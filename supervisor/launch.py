@@ -257,8 +257,11 @@ def watch_exit(
             loop.remove_reader(watched)
             on_exit()
 
+        def stop() -> None:
+            loop.remove_reader(watched)
+
         loop.add_reader(watched, readable)
-        return lambda: loop.remove_reader(watched) and None
+        return stop
 
     def wait() -> None:
         with contextlib.suppress(ChildProcessError):

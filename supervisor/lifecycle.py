@@ -113,7 +113,7 @@ _GONE: Final[Step] = (State.REAPED, (Act.SETTLE_JOB, Act.RELEASE))
 
 
 def _late(state: State, *events: Event) -> dict[Event, Step]:
-    return {event: (state, ()) for event in events}
+    return dict.fromkeys(events, (state, ()))
 
 
 TABLE: Final[Mapping[State, Mapping[Event, Step]]] = {
@@ -166,9 +166,7 @@ TABLE: Final[Mapping[State, Mapping[Event, Step]]] = {
     },
     # Terminal: its channel is closed, so nothing of the child's can arrive; a
     # timer or a caller that held on to it may still come.
-    State.REAPED: _late(
-        State.REAPED, Event.STOP_JOB, Event.RETIRE, Event.TIMEOUT, Event.KILL
-    ),
+    State.REAPED: _late(State.REAPED, Event.STOP_JOB, Event.RETIRE, Event.TIMEOUT, Event.KILL),
 }
 
 

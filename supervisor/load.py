@@ -19,163 +19,20 @@ import inspect
 import logging
 import math
 import numbers
-import os
 import queue
 import threading
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-import psutil
-
 from supervisor.clock import monotonic
+from supervisor.cpuload import CpuLoad
 from supervisor.errors import OptionError
 from supervisor.options import Hook, cgroup_cpu_quota, cpu_count
 
 logger = logging.getLogger("greenroom.load")
 
-SAMPLE_INTERVAL: Final = 0.5
-# Long enough to smooth the burst in which a job starts, short enough to see ten
-# jobs arrive. It is the design's figure.
-WINDOW_SAMPLES: Final = 10
 ANSWER_TIMEOUT: Final = 1.0
 WARNING_INTERVAL: Final = 60.0
-
-
-# ── the CPU ──────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class CpuReading:
-    """Counters of the kernel, in CPU seconds, and the moment they were read.
-
-    Args:
-        at: seconds on the monotonic clock.
-        busy: time the CPUs spent working, stolen time included.
-        idle: time they had nothing to do, waiting for disks included.
-        granted: time that our cgroup used; None where it does not say.
-    """
-
-    at: float
-    busy: float
-    idle: float
-    granted: float | None = None
-
-
-def read_cpu() -> CpuReading:
-    """Return the counters of the CPUs that this process may run on."""
-    busy = idle = 0.0
-    usable = _affinity()
-    for number, times in enumerate(psutil.cpu_times(percpu=True)):
-        if usable is None or number in usable:
-            waiting = times.idle + getattr(times, "iowait", 0.0)
-            idle += waiting
-            # guest time is contained in user time already. Source: proc_stat(5).
-            guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
-            busy += sum(times) - guest - waiting
-    granted = cgroup_cpu_seconds() if cgroup_cpu_quota() is not None else None
-    return CpuReading(monotonic(), busy, idle, granted)
-
-
-def _affinity() -> set[int] | None:
-    try:
-        return os.sched_getaffinity(0)
-    except AttributeError:  # macOS
-        return None
-
-
-def cgroup_cpu_seconds() -> float | None:
-    """Return the CPU seconds that our cgroup has used; None if it does not say.
-
-    Source: cgroup v2 ``cpu.stat``, microseconds; cgroup v1 ``cpuacct.usage``, nanoseconds.
-    """
-    try:
-        lines = Path("/sys/fs/cgroup/cpu.stat").read_text(encoding="ascii").splitlines()
-        return int(dict(line.split() for line in lines)["usage_usec"]) / 1e6
-    except (OSError, ValueError, KeyError):
-        pass  # no cgroup v2 here: try v1
-    try:
-        return int(Path("/sys/fs/cgroup/cpuacct/cpuacct.usage").read_text(encoding="ascii")) / 1e9
-    except (OSError, ValueError):
-        return None
-
-
-class CpuLoad:
-    """CPU use averaged over 5 s, as a share of the CPUs we are granted; 0.0 to 1.0.
-
-    Of two shares the larger one: how busy the CPUs are that we may run on, and
-    how much of its quota our cgroup has used. The first alone would call a
-    container with 2 CPUs on a busy 64-CPU machine full, or never notice that the
-    quota is used up; the second alone would not see the neighbours.
-
-    Args:
-        read: where the counters come from.
-        quota: CPUs that the cgroup grants, a fraction; None without a quota.
-    """
-
-    def __init__(
-        self, read: Callable[[], CpuReading] = read_cpu, *, quota: float | None = None
-    ) -> None:
-        self._read = read
-        self._quota = quota
-        self._before: CpuReading | None = None
-        self._window: deque[CpuReading] = deque(maxlen=WINDOW_SAMPLES)  # differences
-        self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def value(self) -> float:
-        """The load; 0.0 before the first full sample."""
-        busy, idle = sum(d.busy for d in self._window), sum(d.idle for d in self._window)
-        share = busy / (busy + idle) if busy + idle > 0 else 0.0
-        if self._quota and self._window:
-            used = sum(d.busy if d.granted is None else d.granted for d in self._window)
-            share = max(share, used / sum(d.at for d in self._window) / self._quota)
-        return min(1.0, max(0.0, share))
-
-    def start(self) -> None:
-        """Sample every 0.5 s from now on. Runs on: the loop."""
-        self._tick()
-
-    def close(self) -> None:
-        """Stop sampling."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def sample(self) -> None:
-        """Take one reading, and throw it away if it is impossible.
-
-        The kernel's counters may run backwards for a moment: iowait does, and so
-        do all of them when a virtual machine moves. Source: proc_stat(5).
-        """
-        now, before = self._read(), self._before
-        self._before = now
-        if before is None:
-            return
-        granted = None
-        if now.granted is not None and before.granted is not None:
-            granted = now.granted - before.granted
-        passed = CpuReading(
-            now.at - before.at, now.busy - before.busy, now.idle - before.idle, granted
-        )
-        if _possible(passed):
-            self._window.append(passed)
-
-    def _tick(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(SAMPLE_INTERVAL, self._tick)
-        self.sample()
-
-
-def _possible(passed: CpuReading) -> bool:
-    figures = [passed.at, passed.busy, passed.idle, passed.granted or 0.0]
-    if not all(math.isfinite(each) and each >= 0 for each in figures):
-        return False
-    return passed.at > 0 and passed.busy + passed.idle > 0
-
-
-# ── the user's function ──────────────────────────────────────────────────────
 
 
 def takes_server(load_fnc: Hook) -> bool:

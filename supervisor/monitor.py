@@ -132,8 +132,12 @@ class Monitor:
         limit = worker.job.memory_limit_bytes
         if limit and measured > limit:
             detail = f"{measured / MB:.0f} MB measured, the limit is {limit / MB:g} MB"
-            logger.error("job %s is killed: %s", worker.job.id, detail,
-                         extra={"greenroom": dict(worker.log_context())})
+            logger.error(
+                "job %s is killed: %s",
+                worker.job.id,
+                detail,
+                extra={"greenroom": dict(worker.log_context())},
+            )
             worker.kill(Kill("memory", detail))
             return
         self._warn(worker, measured)
@@ -142,7 +146,9 @@ class Monitor:
         warn = self._options().job_memory_warn_mb * MB
         if not warn or measured < warn:
             return
-        self._warned = {n: m for n, m in self._warned.items() if n in {w.number for w in self._workers()}}
+        self._warned = {
+            n: m for n, m in self._warned.items() if n in {w.number for w in self._workers()}
+        }
         if measured < self._warned.get(worker.number, 0.0) * _WARN_AGAIN:
             return
         self._warned[worker.number] = measured

@@ -369,9 +369,7 @@ class ServerOptions(PoolOptions):
     session_end_timeout: float = 300.0
     permissions: AgentServerPermissions = field(default_factory=AgentServerPermissions)
     host: str = "127.0.0.1"
-    port: Union[int, None, PerMode[int]] = field(
-        default_factory=lambda: PerMode(start=8081, dev=0)
-    )
+    port: Union[int, None, PerMode[int]] = field(default_factory=lambda: PerMode(start=8081, dev=0))
     ws_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
     api_secret: str | None = field(default=None, repr=False)

@@ -106,9 +106,7 @@ def told(facts: Facts, message: Finished) -> JobOutcome:
 def ended(facts: Facts) -> JobOutcome:
     """Return the outcome of a job whose process ended without a word."""
     status, reason, text = _verdict(facts)
-    error = JobError(
-        "JobKilled" if status is JobStatus.KILLED else "WorkerLost", text
-    )
+    error = JobError("JobKilled" if status is JobStatus.KILLED else "WorkerLost", text)
     return _outcome(
         facts,
         status,
@@ -120,7 +118,9 @@ def ended(facts: Facts) -> JobOutcome:
     )
 
 
-def never_ran(facts: Facts, status: JobStatus, *, reason: str, error: JobError | None) -> JobOutcome:
+def never_ran(
+    facts: Facts, status: JobStatus, *, reason: str, error: JobError | None
+) -> JobOutcome:
     """Return the outcome of a job that no worker began."""
     return _outcome(facts, status, reason=reason, error=error)
 

@@ -84,7 +84,9 @@ def child_settings(options: PoolOptions, **more: Any) -> Settings:
 def _host_level() -> str:
     """Return the level that the host program logs at: children need not send less."""
     level = logging.getLogger().getEffectiveLevel()
-    known = [name for name in ("DEBUG", "INFO", "WARNING", "ERROR") if getattr(logging, name) >= level]
+    known = [
+        name for name in ("DEBUG", "INFO", "WARNING", "ERROR") if getattr(logging, name) >= level
+    ]
     return known[0] if known else "CRITICAL"
 
 
@@ -356,8 +358,9 @@ def check_changeable(changes: Mapping[str, object], *, running: bool) -> None:
     for name, value in changes.items():
         if running and name not in CHANGEABLE:
             raise OptionError(
-                name, value, "an option that can change while running: "
-                + ", ".join(sorted(CHANGEABLE))
+                name,
+                value,
+                "an option that can change while running: " + ", ".join(sorted(CHANGEABLE)),
             )
 
 

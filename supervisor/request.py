@@ -127,9 +127,7 @@ class JobRequest:
         return f"<JobRequest {self.id} room {self.room.name!r}>"
 
 
-async def ask(
-    on_request: Hook | None, job: JobInfo, seconds: float
-) -> AcceptArguments | Rejected:
+async def ask(on_request: Hook | None, job: JobInfo, seconds: float) -> AcceptArguments | Rejected:
     """Return what the user says to *job*, within *seconds*; without a function: yes.
 
     An exception, no answer and no time are a rejection, and are logged.

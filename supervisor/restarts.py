@@ -63,9 +63,7 @@ class RestartWindow:
         if now >= self._not_before:
             self._not_before = now + min(FIRST_DELAY * 2 ** min(self._waits, 16), LONGEST_DELAY)
             self._waits += 1
-        return (
-            len(self._failures) == self._intensity and now - self._failures[0] <= self._period
-        )
+        return len(self._failures) == self._intensity and now - self._failures[0] <= self._period
 
     def record_success(self) -> None:
         """Note that it works: the window is empty again and there is nothing to wait for."""

@@ -24,7 +24,7 @@ from supervisor.admission import Standing
 from supervisor.booking import Booking
 from supervisor.child import isolate
 from supervisor.child.boot import Hooks
-from supervisor.dispatch.base import Answer, Dispatcher
+from supervisor.dispatch.base import Answer, Dispatcher, Place
 from supervisor.drain import Drain
 from supervisor.errors import JobRejected, NotAdmitted, OptionError, SupervisorError
 from supervisor.events import Callback, Draining, Emitter
@@ -271,7 +271,9 @@ class AgentServer:
         await workers.close()
         await self._close_edges()
         status = self._drain.exit_status
-        logger.info("gone after %.1f s, exit status %d", clock.monotonic() - self._started_at, status)
+        logger.info(
+            "gone after %.1f s, exit status %d", clock.monotonic() - self._started_at, status
+        )
         return status
 
     async def _start(self, workers: Workers) -> None:
@@ -360,7 +362,7 @@ class AgentServer:
         if timeout is not None and not isinstance(timeout, _Unset):
             check_number("timeout", timeout)
         self._drain.request(
-            self._resolved().drain_timeout if isinstance(timeout, _Unset) else timeout  # type: ignore[arg-type]  # resolved
+            self._resolved().drain_timeout if isinstance(timeout, _Unset) else timeout
         )
 
     async def aclose(self) -> None:
@@ -436,7 +438,7 @@ class AgentServer:
             agent_name=agent_name,
             job_id=job_id,
         )
-        places = []
+        places: list[Place] = []
         for info in infos:
             answer = await self.offer(info)
             if answer.place is None:
@@ -468,7 +470,9 @@ class AgentServer:
             raise OptionError("job_id", job_id, "text, or None for an id that is made up")
         name = self._agent_name if agent_name is None else agent_name
         if name != self._agent_name and self._agent_name:
-            raise OptionError("agent_name", agent_name, f"{self._agent_name!r}, this server's agent")
+            raise OptionError(
+                "agent_name", agent_name, f"{self._agent_name!r}, this server's agent"
+            )
         if self._type is ServerType.PUBLISHER and not people:
             raise OptionError("publishers", [], "at least one: this server has a job for each")
         base = JobInfo(

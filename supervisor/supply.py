@@ -16,7 +16,7 @@ from supervisor import clock
 from supervisor.errors import PreloadFailed
 from supervisor.forkserver import ForkServer
 from supervisor.job import Exit, ExitReport
-from supervisor.launch import Blueprint, LaunchEvents, Launcher, SideOfChild, kill_by_pidfd
+from supervisor.launch import Blueprint, Launcher, LaunchEvents, SideOfChild, kill_by_pidfd
 from supervisor.options import PoolOptions
 from supervisor.restarts import RestartWindow
 from supervisor.spawn import SpawnLauncher
@@ -150,8 +150,11 @@ class Supply:
             try:
                 self._launcher = await self._make()
             except (PreloadFailed, OSError) as exc:
-                logger.error("the fork server does not start; next try in %.1f s: %s",
-                             self._window.delay(clock.monotonic()), exc)
+                logger.error(
+                    "the fork server does not start; next try in %.1f s: %s",
+                    self._window.delay(clock.monotonic()),
+                    exc,
+                )
                 if isinstance(exc, PreloadFailed):
                     self._events.supply_failed(exc)
                 continue

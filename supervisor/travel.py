@@ -27,7 +27,13 @@ _BLAME_DEPTH: Final = 6
 
 # What pickling raises, and what it raises it for. RecursionError: a value nested
 # deeper than the interpreter's stack.
-_PICKLE_ERRORS: Final = (pickle.PicklingError, TypeError, AttributeError, ValueError, RecursionError)
+_PICKLE_ERRORS: Final = (
+    pickle.PicklingError,
+    TypeError,
+    AttributeError,
+    ValueError,
+    RecursionError,
+)
 
 
 def main_travels() -> bool:
@@ -185,7 +191,7 @@ def _parts(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _parts_of_function(function: types.FunctionType, path: str) -> Iterator[tuple[str, Any]]:
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
         try:
             yield f"{path}, closed over {name}", cell.cell_contents
         except ValueError:

@@ -196,8 +196,14 @@ class Worker:
         # that event must meet the new state.
         self._state = after
         if after is not before:
-            logger.debug("worker %d (pid %s): %s ── %s ──► %s",
-                         self.number, self.pid, before.value, event.value, after.value)
+            logger.debug(
+                "worker %d (pid %s): %s ── %s ──► %s",
+                self.number,
+                self.pid,
+                before.value,
+                event.value,
+                after.value,
+            )
             self._start_clock()
             self._keeper.moved(self, before)
         for act in acts:
@@ -396,8 +402,10 @@ class Worker:
                 self.apply(Event.READY)
             elif isinstance(message, SetupError):
                 error = message.error
-                self._what_failed = (f"setup_fnc raised {error.type}: {error.message}",
-                                     error.traceback)
+                self._what_failed = (
+                    f"setup_fnc raised {error.type}: {error.message}",
+                    error.traceback,
+                )
                 self.apply(Event.SETUP_FAILED)
             else:
                 self._lagging(message)
@@ -452,8 +460,12 @@ class Worker:
             seconds = self.last_heard - self._ping_sent
             threshold = self._keeper.clock_seconds(self, "high_ping_threshold")
             if threshold is not None and seconds > threshold:
-                logger.warning("worker %d answered a ping after %.2f s", self.number, seconds,
-                               extra={"greenroom": dict(self.log_context())})
+                logger.warning(
+                    "worker %d answered a ping after %.2f s",
+                    self.number,
+                    seconds,
+                    extra={"greenroom": dict(self.log_context())},
+                )
 
     def _lagging(self, message: Lagging) -> None:
         self.last_stack = message.stack
@@ -481,8 +493,12 @@ class Worker:
 
     def _broke_protocol(self, error: IpcError) -> None:
         if self._state not in (State.KILLED, State.REAPED):
-            logger.error("worker %d (pid %s) broke the protocol and is killed: %s",
-                         self.number, self.pid, error)
+            logger.error(
+                "worker %d (pid %s) broke the protocol and is killed: %s",
+                self.number,
+                self.pid,
+                error,
+            )
         self.kill(Kill("protocol", str(error)))
 
     def _send(self, message: Any) -> None:

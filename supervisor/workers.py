@@ -36,7 +36,7 @@ from supervisor.errors import PoolClosed, PreloadFailed, SetupFailed
 from supervisor.failures import Failures
 from supervisor.job import Exit, ExitReport, JobError, JobOutcome, JobStatus
 from supervisor.launch import Blueprint, SideOfSupervisor
-from supervisor.lifecycle import COMING, Event, State
+from supervisor.lifecycle import COMING, State
 from supervisor.monitor import Monitor
 from supervisor.options import SPAWN_TIMEOUT, PoolOptions, cpu_count
 from supervisor.outcome import Ask, Kill
@@ -178,9 +178,10 @@ class Workers:
             raise PoolClosed("the pool is closed: it takes no more jobs")
         if self._broken is not None:
             raise SetupFailed(self._broken.what, self._broken.traceback)
-        self._tally.accepted()
         self._demand.arrived(job.queued_at)
-        if self._idle and not self._waiting and self._may_run_one_more():
+        at_once = self._idle and not self._waiting and self._may_run_one_more()
+        self._tally.accepted()
+        if at_once:
             self._hand_over(self._idle.popitem()[1], job)
         else:
             self._waiting.append(job)
@@ -314,10 +315,11 @@ class Workers:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
+        self._hand_over_waiting()
         census = self.census
         self._tally.note(census, len(self._waiting))
         wanted = plan(
-            census, waiting=len(self._waiting), limits=self._limits(), draining=self._draining
+            census, waiting=self._startable(), limits=self._limits(), draining=self._draining
         )
         for _ in range(wanted.retire_idle):
             # The oldest goes: what it holds (connections, caches) is the stalest.
@@ -329,6 +331,11 @@ class Workers:
         if wanted.spawn and self._broken is None:
             urgent = max(0, min(wanted.spawn, self._startable() - census.idle - census.coming))
             self._refill.start(wanted.spawn, urgent=urgent, running=census.running)
+
+    def _hand_over_waiting(self) -> None:
+        """Give waiting jobs to idle workers: a job's end may have made place under ``max_jobs``."""
+        while self._waiting and self._idle and self._may_run_one_more():
+            self._hand_over(self._idle.popitem()[1], self._waiting.popleft())
 
     def _make_worker(self, side: SideOfSupervisor) -> Worker:
         worker = Worker(
@@ -379,11 +386,16 @@ class Workers:
         limit = self.options.max_jobs
         if limit is None:
             return len(self._waiting)
-        return min(len(self._waiting), max(0, limit - self.census.running))
+        return min(len(self._waiting), max(0, limit - self._handed_over))
 
     def _may_run_one_more(self) -> bool:
         limit = self.options.max_jobs
-        return limit is None or self.census.running < limit
+        return limit is None or self._handed_over < limit
+
+    @property
+    def _handed_over(self) -> int:
+        """Jobs that a worker has. One that was asked to stop still runs until it has stopped."""
+        return self._tally.open_jobs - len(self._waiting)
 
     def _reachable_target(self) -> int:
         limit = self.options.max_processes
@@ -481,8 +493,9 @@ class Workers:
     def idle_death(self, worker: Worker) -> None:
         """Replace it. A setup that kills its worker a moment later must not spin."""
         if not self._closed and not self._draining:
-            logger.warning("idle worker %d (pid %s) ended and is replaced",
-                           worker.number, worker.pid)
+            logger.warning(
+                "idle worker %d (pid %s) ended and is replaced", worker.number, worker.pid
+            )
 
     def started(self, worker: Worker, job: JobRecord) -> None:
         """The job has begun."""
@@ -496,18 +509,26 @@ class Workers:
 
     def lost(self, worker: Worker, job: JobRecord, report: ExitReport) -> None:
         """Hand the job over again if it has not begun; else it has its outcome now."""
-        if not job.begun and job.ask is None and not self._closed:
-            if job.hand_overs < MAX_HAND_OVERS and self._broken is None:
-                logger.warning("worker %s ended (%s) before it began job %s, which is handed over "
-                               "again", worker.pid, report.exit, job.id)
-                job.kill = job.handed_at = None
-                job.handle._waiting_again()
-                self._tally.handed_again()
-                self._waiting.appendleft(job)
-                return
+        if self._may_hand_over_again(job):
+            logger.warning(
+                "worker %s ended (%s) before it began job %s, which is handed over again",
+                worker.pid,
+                report.exit,
+                job.id,
+            )
+            job.kill = job.handed_at = None
+            job.handle._waiting_again()
+            self._tally.handed_again()
+            self._waiting.appendleft(job)
+            return
         facts = job.facts(now=clock.monotonic(), wall_offset=self._wall_offset, pid=worker.pid)
         result = outcome.ended(outcome.with_report(facts, report))
         self._settle(job, result, Parcel(timeout=job.timeout))
+
+    def _may_hand_over_again(self, job: JobRecord) -> bool:
+        if job.begun or job.ask is not None:
+            return False
+        return job.hand_overs < MAX_HAND_OVERS and self._broken is None and not self._closed
 
     def released(self, worker: Worker) -> None:
         """Forget it."""

@@ -268,9 +268,7 @@ class JobContext:
 
     # ── for the worker ───────────────────────────────────────────────────────
 
-    def _drain_began(
-        self, deadline: float | None, loop: asyncio.AbstractEventLoop | None
-    ) -> None:
+    def _drain_began(self, deadline: float | None, loop: asyncio.AbstractEventLoop | None) -> None:
         """Tell the job. Runs on: the control thread."""
         with self._lock:
             self._drain_deadline = deadline

@@ -32,6 +32,9 @@ from ipc.frames import Need
 from ipc.messages import DrainBegan, Lagging, Ping, Pong, Stop, ToWorker, cut
 from supervisor.child.strays import kill_descendants
 
+# A moment may be as far away as infinity, and poll takes 24 days at most.
+_LONGEST_WAIT: Final = 3600.0
+
 # How long the stack of a stuck loop may be on the wire.
 _STACK_TEXT: Final = 8 * 1024
 
@@ -178,7 +181,8 @@ class ControlThread:
         moments = [moment for moment in (self._probe.due, self._alarm_at()) if moment is not None]
         if not moments:
             return None
-        return max(0.0, min(moments) - time.monotonic()) * 1000 + 1
+        seconds = max(0.0, min(moments) - time.monotonic())
+        return min(seconds, _LONGEST_WAIT) * 1000 + 1
 
     def _alarm_at(self) -> float | None:
         alarm = self._alarm

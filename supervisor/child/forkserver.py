@@ -103,9 +103,7 @@ def preload(boot: Boot) -> tuple[Hooks, JobProcess]:
     for name in boot.settings.preload_modules:
         importlib.import_module(name)
     hooks = boot.hooks.open()
-    proc = JobProcess(
-        user_arguments=hooks.user_arguments, http_proxy=boot.settings.http_proxy
-    )
+    proc = JobProcess(user_arguments=hooks.user_arguments, http_proxy=boot.settings.http_proxy)
     if hooks.preload_fnc is not None:
         _run_preload(hooks.preload_fnc, proc)
     check_single_threaded()

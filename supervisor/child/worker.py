@@ -52,8 +52,7 @@ from ipc.messages import (
     encode,
 )
 from supervisor import travel
-from supervisor.child import context as contexts
-from supervisor.child import isolate, logs
+from supervisor.child import context as contexts, isolate, logs
 from supervisor.child.boot import Ends, Hooks, Settings
 from supervisor.child.calls import run_initializer
 from supervisor.child.context import JobContext, JobProcess
@@ -218,7 +217,12 @@ class Worker:
 
     async def _readable(self) -> None:
         ready = self._loop.create_future()
-        self._loop.add_reader(self._channel.fileno(), lambda: ready.done() or ready.set_result(0))
+
+        def readable() -> None:
+            if not ready.done():
+                ready.set_result(None)
+
+        self._loop.add_reader(self._channel.fileno(), readable)
         try:
             await ready
         finally:
@@ -233,9 +237,7 @@ class Worker:
         self._control.give(self._title(f"job {job.job}"))
         ending = self._run_body(job, descriptors)
         after = _usage()
-        finished, descriptors = self._finished(
-            job, ending, (after[0] - before[0], after[1])
-        )
+        finished, descriptors = self._finished(job, ending, (after[0] - before[0], after[1]))
         # Dropped before the caller hears of the end: what the job held is closed.
         del ending
         self._context = None
@@ -315,9 +317,7 @@ class Worker:
 
     # ── the result ───────────────────────────────────────────────────────────
 
-    def _finished(
-        self, job: RunJob, ending: Ending, usage: _Usage
-    ) -> tuple[Finished, list[int]]:
+    def _finished(self, job: RunJob, ending: Ending, usage: _Usage) -> tuple[Finished, list[int]]:
         error = None if ending.error is None else error_text(ending.error)
         status = ending.status
         payload: bytes | None = None
@@ -329,7 +329,7 @@ class Worker:
                     f"the result has {len(payload)} bytes, the limit is {limit}; "
                     "raise max_payload_mb, or hand over a file name instead"
                 )
-        except Exception as exc:  # noqa: BLE001 - pickling runs the user's code
+        except BaseException as exc:  # noqa: BLE001 - pickling runs the user's code
             if status == "succeeded":
                 status, error = "failed", error_text(exc)
                 payload = _pack_error(exc, job.data_only)

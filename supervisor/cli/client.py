@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from supervisor.dispatch.local import answers, check_directory, peer_uid, socket_directory
+from supervisor.dispatch.sockets import answers, check_directory, peer_uid, socket_directory
 from supervisor.errors import SupervisorError
 
 # The server answers within seconds: an offer is the slowest, with on_request's

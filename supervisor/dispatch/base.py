@@ -9,12 +9,12 @@ whether the job really comes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from supervisor.handle import JobHandle
-from supervisor.job import AcceptArguments, JobInfo
+from supervisor.job import AcceptArguments, JobInfo, Participant, Room
 from supervisor.stats import PoolStats
 
 
@@ -76,6 +76,22 @@ class Host(Protocol):
     @property
     def active_jobs(self) -> list[JobInfo]: ...
 
+    def job_infos(
+        self,
+        *,
+        room: str | Room,
+        metadata: str = "",
+        publishers: Sequence[str | Participant] = (),
+        agent_name: str | None = None,
+        job_id: str | None = None,
+    ) -> list[JobInfo]:
+        """Return the jobs that a request stands for: one for each publisher, or one.
+
+        Raises:
+            ValueError: bad input, in a sentence for the client.
+        """
+        ...
+
     async def offer(self, job: JobInfo) -> Answer:
         """Ask whether the server takes *job*. Always answers, within seconds, never raises."""
         ...
@@ -118,6 +134,3 @@ class Dispatcher(Protocol):
     async def close(self) -> None:
         """Report what is left to report and let go of everything. After the last job."""
         ...
-
-
-Status = Mapping[str, Any]

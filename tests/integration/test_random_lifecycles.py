@@ -65,6 +65,7 @@ from supervisor import (
 )
 from supervisor.job import Exit
 from supervisor.lifecycle import State
+from supervisor.outcome import Kill
 from supervisor.worker import Worker
 from supervisor.workers import Workers
 from tests.integration import recorded_jobs as jobs
@@ -437,7 +438,7 @@ class Lifecycles(RuleBasedStateMachine):
 
     def _close_and_check(self) -> None:
         with self._step(f"close: {self._closing}"):
-            self._run(soon(self._close(), 60))
+            self._run(soon(self._close(), 30))
         self.the_loop_has_seen_no_error()
         self.the_figures_add_up()
         self.no_job_has_ended_twice()
@@ -562,8 +563,8 @@ class Lifecycles(RuleBasedStateMachine):
     def _clean_up(self) -> None:
         """Leave nothing to the next history, however this one ended."""
         if not self._loop.is_closed():
-            with contextlib.suppress(BaseException):
-                self._loop.run_until_complete(asyncio.wait_for(self._workers.close(kill=True), 15))
+            with contextlib.suppress(Exception):
+                self._run(soon(self._give_up(), 15))
             for task in asyncio.all_tasks(self._loop):
                 task.cancel()
             self._close_loop()
@@ -573,6 +574,11 @@ class Lifecycles(RuleBasedStateMachine):
         wait_until(lambda: not children() - self._before.processes, 10)
         reap_orphans(set())
         os.unlink(self._ledger)
+
+    async def _give_up(self) -> None:
+        closing = asyncio.ensure_future(self._open_pool.aclose(cancel=True))
+        self._workers.kill_all(Kill("test failed"))
+        await closing
 
     def _close_loop(self) -> None:
         if not self._loop.is_closed():

@@ -130,7 +130,7 @@ class Actions:
     async def submit_what_cannot_be_taken(self) -> None:
         before = self._pool.stats().total_jobs
         with pytest.raises((TypeError, PoolClosed)):
-            self._pool.submit(jobs.return_a_value, threading.Lock())
+            self._pool.schedule(jobs.return_a_value, (threading.Lock(),))
         with pytest.raises((TypeError, PoolClosed)):
             self._pool.submit("no function")  # type: ignore[call-overload]
         with pytest.raises((OptionError, PoolClosed)):

@@ -13,9 +13,10 @@ from fractions import Fraction
 
 import pytest
 
-from supervisor import load
+from supervisor import cpuload, load
 from supervisor.errors import OptionError
-from supervisor.load import CpuLoad, CpuReading, LoadMeter, takes_server
+from supervisor.cpuload import CpuLoad, CpuReading
+from supervisor.load import LoadMeter, takes_server
 
 SERVER = object()
 
@@ -78,20 +79,20 @@ def test_a_quota_is_what_the_load_is_a_share_of(
 
 
 def test_this_machine_has_counters_that_grow() -> None:
-    first = load.read_cpu()
+    first = cpuload.read_cpu()
     sum(range(2_000_000))
-    second = load.read_cpu()
+    second = cpuload.read_cpu()
     assert second.at > first.at
     assert second.busy + second.idle >= first.busy + first.idle > 0
 
 
 def test_the_cgroup_says_how_much_it_used_or_nothing() -> None:
-    used = load.cgroup_cpu_seconds()
+    used = cpuload.cgroup_cpu_seconds()
     assert used is None or used > 0
 
 
 async def test_the_timer_samples_until_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "SAMPLE_INTERVAL", 0.001)
+    monkeypatch.setattr(cpuload, "SAMPLE_INTERVAL", 0.001)
     enough = asyncio.Event()
     readings: list[int] = []
 

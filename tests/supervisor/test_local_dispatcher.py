@@ -21,7 +21,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from supervisor.dispatch import local
+from supervisor.dispatch import local, sockets, wire
 from supervisor.dispatch.base import Dispatcher
 from supervisor.dispatch.local import LocalDispatcher
 from supervisor.errors import SupervisorError
@@ -404,7 +404,7 @@ async def test_the_list_has_all_active_and_the_latest_ended(
 
 
 def test_the_history_is_bounded_by_count_and_by_bytes() -> None:
-    history = local._History(max_jobs=3, max_bytes=100)
+    history = wire.History(max_jobs=3, max_bytes=100)
     for name in "abcd":
         history.add(name, b"{}")
     assert history.get("a") is None
@@ -495,7 +495,7 @@ def test_without_a_runtime_directory_of_our_own_it_is_in_tmp(
 ) -> None:
     for value in ("", "/no/such/directory"):
         monkeypatch.setenv("XDG_RUNTIME_DIR", value)
-        assert local.socket_directory() == Path(f"/tmp/greenroom-{os.geteuid()}")
+        assert sockets.socket_directory() == Path(f"/tmp/greenroom-{os.geteuid()}")
 
 
 async def test_the_environment_names_the_socket(

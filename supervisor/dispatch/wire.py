@@ -1,0 +1,157 @@
+"""What the control socket's clients send and get: JSON, checked field by field."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Any, Final, TypeVar
+
+import msgspec
+from aiohttp import web
+from msgspec.structs import fields
+
+from supervisor.dispatch.base import Answer
+from supervisor.errors import NotAdmitted
+from supervisor.handle import JobHandle
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+# Seconds after which asking again may help: places come free at any moment, a
+# failing setup or a drain takes longer.
+RETRY_AFTER: Final = {"load": 1, "max_jobs": 1}
+RETRY_AFTER_OTHERWISE: Final = 5
+
+
+class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of what clients send."""
+
+
+class RoomBody(Body, frozen=True):
+    name: str
+    sid: str = ""
+    metadata: str = ""
+
+
+class ParticipantBody(Body, frozen=True):
+    identity: str
+    name: str = ""
+    sid: str = ""
+    metadata: str = ""
+    attributes: dict[str, str] = {}
+
+
+class SubmitBody(Body, frozen=True):
+    room: str | RoomBody
+    metadata: str = ""
+    publishers: list[str | ParticipantBody] = []
+    agent_name: str | None = None
+    job_id: str | None = None
+    wait: bool | float = False
+
+
+class DrainBody(Body, frozen=True):
+    timeout: float | msgspec.UnsetType | None = msgspec.UNSET
+
+
+def decode(body: bytes, kind: type[T]) -> T:
+    """Return *body* as *kind*, or raise a 400 that names the field and what it must be."""
+    try:
+        data = msgspec.json.decode(body or b"{}")
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise failure(web.HTTPBadRequest, f"the body is not JSON: {exc}") from exc
+    if not isinstance(data, dict):
+        raise failure(web.HTTPBadRequest, f"expected a JSON object, got {type(data).__name__}")
+    known = [field.name for field in fields(kind)]
+    if unknown := sorted(set(data) - set(known)):
+        sentence = f"unknown field {', '.join(unknown)}; known are {', '.join(known)}"
+        raise failure(web.HTTPBadRequest, sentence)
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as exc:
+        # msgspec says "Expected `str`, got `int` - at `$.room.name`".
+        what, _, where = str(exc).partition(" - at `$.")
+        sentence = f"{where.rstrip('`')}: {what}" if where else what
+        raise failure(web.HTTPBadRequest, sentence.replace("`", "'")) from exc
+
+
+def checked_seconds(name: str, value: float) -> float:
+    if not (math.isfinite(value) and value >= 0):
+        raise failure(web.HTTPBadRequest, f"{name}: expected seconds, 0 or more, got {value}")
+    return value
+
+
+def query_number(query: Mapping[str, str], name: str, default: float) -> float:
+    text = query.get(name)
+    try:
+        return default if text is None else checked_seconds(name, float(text))
+    except ValueError:
+        raise failure(web.HTTPBadRequest, f"{name}: expected a number, got {text!r}") from None
+
+
+def encode(data: object) -> bytes:
+    try:
+        return msgspec.json.encode(data, enc_hook=str)
+    except UnicodeEncodeError:  # a lone surrogate in somebody's text: JSON can escape it
+        return json.dumps(data, default=str).encode()
+
+
+def respond(data: object, status: int = 200, **headers: str) -> web.Response:
+    return web.Response(
+        body=encode(data), status=status, content_type="application/json", headers=headers
+    )
+
+
+def failure(kind: type[web.HTTPError], sentence: str) -> web.HTTPError:
+    return kind(text=sentence)
+
+
+def refusal(answer: Answer) -> web.Response:
+    if answer.reason == "rejected":
+        body = {"error": f"rejected: {answer.detail or 'on_request said no'}"}
+        return respond({**body, "reason": "rejected", "terminate": answer.terminate}, 409)
+    error = str(NotAdmitted(answer.reason, answer.detail))
+    retry = RETRY_AFTER.get(answer.reason, RETRY_AFTER_OTHERWISE)
+    body = {"error": error, "reason": answer.reason, "detail": answer.detail}
+    return respond(body, 503, **{"Retry-After": str(retry)})
+
+
+def job_as_data(handle: JobHandle[Any]) -> dict[str, Any]:
+    info, outcome = handle.info, handle.outcome
+    return {
+        "id": info.id,
+        "status": handle.status.value,
+        "pid": handle.pid,
+        "room": info.room.name,
+        "agent_name": info.agent_name,
+        **({"metadata": info.metadata} if info.metadata else {}),
+        **({"publisher": info.publisher.identity} if info.publisher else {}),
+        "outcome": None if outcome is None else outcome.as_dict(),
+    }
+
+
+class History:
+    """Ended jobs as JSON, the oldest forgotten first. Bounded by count and by bytes.
+
+    Not handles: those would keep each job's result in memory.
+    """
+
+    def __init__(self, *, max_jobs: int, max_bytes: int) -> None:
+        self._max_jobs = max_jobs
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._jobs: OrderedDict[str, bytes] = OrderedDict()
+
+    def add(self, job_id: str, text: bytes) -> None:
+        self._bytes += len(text) - len(self._jobs.pop(job_id, b""))
+        self._jobs[job_id] = text
+        while len(self._jobs) > self._max_jobs or self._bytes > self._max_bytes:
+            self._bytes -= len(self._jobs.popitem(last=False)[1])
+
+    def get(self, job_id: str) -> bytes | None:
+        return self._jobs.get(job_id)
+
+    def latest(self, count: int) -> Iterable[bytes]:
+        return islice(reversed(self._jobs.values()), count)
