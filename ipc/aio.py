@@ -76,6 +76,10 @@ class AsyncChannel(Generic[M]):
         self._on_end = on_end
         self._frames = FrameDecoder()
         self._descriptors: deque[int] = deque()
+        # Positions in the stream: what was fed, and up to where the kernel may
+        # have dropped descriptors because this process may open no more.
+        self._fed = 0
+        self._without_descriptors_before = 0
         self._waiting: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._waiting_bytes = 0
         self._ended = False
@@ -157,16 +161,26 @@ class AsyncChannel(Generic[M]):
         except OSError as exc:
             self._end(ChannelBroken(f"the peer is gone: {exc.strerror}"))
             return False
-        self._descriptors.extend(received)
+        self._fed += len(data)
+        if dropped:
+            # Which of them are missing cannot be told, so every message that has
+            # begun by now counts as having come without. Their receivers see that.
+            fds.close_all(received)
+            fds.close_all(self._descriptors)
+            self._descriptors.clear()
+            self._without_descriptors_before = self._fed
+        else:
+            self._descriptors.extend(received)
         self._frames.feed(data)
         try:
-            self._hand_on(dropped)
+            self._hand_on()
         except ProtocolError as exc:
             self._end(exc)
         return not self.ended
 
-    def _hand_on(self, dropped: bool) -> None:
+    def _hand_on(self) -> None:
         while not self._closed:
+            begins = self._fed - self._frames.buffered
             frame = self._frames.next_frame()
             if frame is Need.NOTHING:
                 self._end(None)
@@ -175,13 +189,11 @@ class AsyncChannel(Generic[M]):
                 if len(self._descriptors) > _MAX_UNCLAIMED:
                     raise ProtocolError("the peer sends descriptors that it does not announce")
                 return
-            if len(self._descriptors) < frame.descriptors and not dropped:
-                raise ProtocolError(
-                    f"{frame.descriptors} descriptors announced, {len(self._descriptors)} came"
-                )
-            # Where the kernel dropped some (EMFILE here), the message still
-            # counts; its receiver sees that they are missing.
-            count = min(frame.descriptors, len(self._descriptors))
+            count = frame.descriptors
+            if begins < self._without_descriptors_before:
+                count = 0
+            elif len(self._descriptors) < count:
+                raise ProtocolError(f"{count} descriptors announced, {len(self._descriptors)} came")
             mine = [self._descriptors.popleft() for _ in range(count)]
             try:
                 message = self._decoder.decode(frame.payload)

@@ -16,6 +16,7 @@ from supervisor.child.boot import Hooks
 from supervisor.errors import OptionError, PoolClosed
 from supervisor.futures import FutureHandle, JobFuture
 from supervisor.launch import Blueprint
+from supervisor.lifecycle import GOING
 from supervisor.loopthread import LoopThread, is_exiting
 from supervisor.mapping import ordered_map
 from supervisor.options import (
@@ -305,7 +306,9 @@ class ProcessPoolExecutor(Executor):
             return {}
         found = {}
         for worker in thread.workers:
-            if worker.pid is not None:
+            # Those that leave after their last job are not counted: their places
+            # have been taken.
+            if worker.pid is not None and (worker.job is not None or worker.state not in GOING):
                 found[worker.pid] = WorkerProcess(worker, worker.pid, thread.kill_worker)
         return found
 

@@ -143,6 +143,17 @@ def check_int(name: str, value: object, *, at_least: int = 0) -> None:
         raise OptionError(name, value, f"a whole number of at least {at_least}")
 
 
+def check_text(name: str, value: object) -> str:
+    """Return *value*, or raise OptionError unless it is text that can be sent as UTF-8."""
+    if not isinstance(value, str):
+        raise OptionError(name, value, "text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as exc:
+        raise OptionError(name, value, "text without lone surrogates") from exc
+    return value
+
+
 def check_hook(name: str, value: object) -> None:
     """Raise OptionError unless *value* can be called, or is None."""
     if value is not None and not callable(value):

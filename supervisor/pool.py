@@ -23,6 +23,7 @@ from supervisor.options import (
     PoolOptions,
     check_choice,
     check_number,
+    check_text,
     cpu_count,
 )
 from supervisor.outcome import Ask, Kill
@@ -285,6 +286,8 @@ class ProcessPool:
             memory_limit_mb = self._options.job_memory_limit_mb
         else:
             check_number("memory_limit_mb", memory_limit_mb, above=0.0)
+        if job_id is not None:
+            check_text("job_id", job_id)
         body = travel.pack_call(function, tuple(args), dict(kwargs or {}))
         check_size(body, self._options)
         handle: JobHandle[Any] = JobHandle(

@@ -1,55 +1,30 @@
-"""AgentServer: a pool, admission, a dispatcher, and a drain that ends in time.
+"""AgentServer: what the user registers, asks and sees.
 
 The class keeps what belongs together in the user's eyes: options, the one
-entrypoint, the jobs. How each thing is done lies in the files below it.
+entrypoint, the jobs. What happens while it runs is ``serving.py``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import dataclasses
-import logging
 import os
-import signal
 import socket
 import uuid
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar, overload
 
-import msgspec
-
-from supervisor import clock
-from supervisor.admission import Standing
-from supervisor.booking import Booking
-from supervisor.child import isolate
+from supervisor import intake
 from supervisor.child.boot import Hooks
-from supervisor.dispatch.base import Answer, Dispatcher, Place
-from supervisor.drain import Drain
+from supervisor.dispatch.base import Answer, Place
 from supervisor.errors import JobRejected, NotAdmitted, OptionError, SupervisorError
-from supervisor.events import Callback, Draining, Emitter
+from supervisor.events import Callback, Emitter
 from supervisor.handle import JobHandle
-from supervisor.job import JobInfo, JobOutcome, Participant, Room, ServerType, Session
-from supervisor.launch import Blueprint
-from supervisor.load import LoadMeter
-from supervisor.observers import Observers
-from supervisor.options import (
-    Hook,
-    PerMode,
-    ServerOptions,
-    check_hook,
-    check_number,
-    cpu_count,
-)
-from supervisor.outcome import Ask, Kill
-from supervisor.pool import Announcer, check_changeable, check_size, child_settings
-from supervisor.record import JobRecord
-from supervisor.signals import route_signals
+from supervisor.intake import Agent
+from supervisor.job import JobInfo, Participant, Room, ServerType
+from supervisor.options import Hook, ServerOptions, check_hook, check_number
+from supervisor.pool import check_changeable
+from supervisor.serving import Serving, settled
 from supervisor.stats import PoolStats
-from supervisor.worker import Worker
-from supervisor.workers import Workers
-
-logger = logging.getLogger("greenroom.server")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -62,11 +37,6 @@ EVENTS: Final = (
     "worker_exited",
     "draining",
 )
-
-MB = 2**20
-
-# Keys and secrets stay in this process: children get an environment without them.
-SECRETS: Final = ("LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
 
 
 class _Unset:
@@ -102,19 +72,10 @@ class AgentServer:
         self._entrypoint: Hook | None = None
         self._on_request: Hook | None = None
         self._on_session_end: Hook | None = None
-        self._agent_name = ""
-        self._type = ServerType.ROOM
+        self._agent = Agent()
         self._id = f"S-{uuid.uuid4().hex[:12]}"
         self._emitter = Emitter(EVENTS)
-        self._workers: Workers | None = None
-        self._drain: Drain | None = None
-        self._booking: Booking | None = None
-        self._meter: LoadMeter | None = None
-        self._dispatchers: list[Dispatcher] = []
-        self._observers = Observers()
-        self._started_at = 0.0
-        self._serving = False
-        self._gone: asyncio.Future[int] | None = None
+        self._serving: Serving | None = None
 
     @classmethod
     def from_server_options(cls, options: ServerOptions) -> AgentServer:
@@ -148,7 +109,7 @@ class AgentServer:
         self._set(load_fnc=function)
 
     def _set(self, **changes: Any) -> None:
-        check_changeable(changes, running=self._workers is not None)
+        check_changeable(changes, running=self._serving is not None)
         replaced = self._options.replace(**changes)
         assert isinstance(replaced, ServerOptions)
         self._options = replaced
@@ -198,7 +159,7 @@ class AgentServer:
             if self._entrypoint is not None:
                 raise RuntimeError("this server has an entrypoint already; use one server for each")
             self._entrypoint = function
-            self._agent_name, self._type = agent_name, type
+            self._agent = Agent(agent_name, type)
             self._on_request, self._on_session_end = on_request, on_session_end
             return function
 
@@ -225,86 +186,9 @@ class AgentServer:
         """
         if self._entrypoint is None:
             raise RuntimeError("no entrypoint: decorate a function with @server.rtc_session()")
-        if self._workers is not None:
+        if self._serving is not None:
             raise RuntimeError("an AgentServer runs once; make another one")
-        loop = asyncio.get_running_loop()
-        self._options = options = self._options.resolve(devmode=devmode)
-        self._gone = loop.create_future()
-        self._workers = workers = self._make_workers(loop, options)
-        self._meter = LoadMeter(options.load_fnc, self)
-        self._booking = self._make_booking(self._meter)
-        self._drain = Drain(
-            loop,
-            self,
-            timeout=lambda: self._resolved().drain_timeout,
-            grace=lambda: self._resolved().shutdown_process_timeout,
-        )
-        isolate.set_title("supervisor")
-        with contextlib.ExitStack() as stack:
-            stack.callback(self._drain.close)
-            stack.callback(self._meter.close)
-            self._route_signals(loop, stack)
-            # Also when it does not start: those who wait for its end must not hang.
-            stack.callback(self._set_gone, 1)
-            status = await self._serve(workers)
-            self._set_gone(status)
-        return status
-
-    def _set_gone(self, status: int) -> None:
-        assert self._gone is not None
-        if not self._gone.done():
-            self._gone.set_result(status)
-
-    async def _serve(self, workers: Workers) -> int:
-        assert self._drain is not None
-        try:
-            self._started_at = clock.monotonic()
-            if await self._drain.start_unless_gone(self._start(workers)):
-                logger.info("serving as %s: %d idle workers", self._id, workers.census.idle)
-                self._emitter.emit("started", self)
-            await self._drain.wait()
-        except BaseException:
-            # A start that failed, or a cancelled run: nothing may be left behind.
-            await workers.close(kill=True)
-            await self._close_edges()
-            raise
-        await workers.close()
-        await self._close_edges()
-        status = self._drain.exit_status
-        logger.info(
-            "gone after %.1f s, exit status %d", clock.monotonic() - self._started_at, status
-        )
-        return status
-
-    async def _start(self, workers: Workers) -> None:
-        options = self._resolved()
-        assert self._meter is not None and not isinstance(options.port, PerMode)
-        self._meter.start()
-        # What can fail at once fails before anything is warmed for nothing.
-        await self._observers.start(self, options.host, options.port)
-        await workers.start()
-        self._serving = True
-        for dispatcher in self._make_dispatchers():
-            self._dispatchers.append(dispatcher)
-            await dispatcher.start(self)
-
-    def _make_dispatchers(self) -> list[Dispatcher]:
-        try:
-            from supervisor.dispatch.local import LocalDispatcher
-        except ImportError as exc:
-            logger.warning(
-                "no control socket: %s; install it with: pip install 'greenroom[server]'", exc
-            )
-            return []
-        return [LocalDispatcher()]
-
-    async def _close_edges(self) -> None:
-        self._serving = False
-        for dispatcher in self._dispatchers:
-            await dispatcher.close()
-        await self._observers.close()
-
-    def _make_workers(self, loop: asyncio.AbstractEventLoop, options: ServerOptions) -> Workers:
+        options = self._options = self._options.resolve(devmode=devmode)
         hooks = Hooks(
             preload_fnc=options.preload_fnc,
             setup_fnc=options.setup_fnc,
@@ -312,33 +196,8 @@ class AgentServer:
             on_session_end=self._on_session_end,
             user_arguments=options.user_arguments,
         )
-        settings = child_settings(options, session_end_timeout=options.session_end_timeout)
-        settings = dataclasses.replace(settings, without_environment=SECRETS)
-        blueprint = Blueprint(hooks, settings, options.capture_output)
-        return Workers(loop, options, blueprint, _ServerAnnouncer(self), gives_up=False)
-
-    def _make_booking(self, meter: LoadMeter) -> Booking:
-        return Booking(
-            meter,
-            standing=self._standing,
-            on_request=lambda: self._on_request,
-            start_job=self._start_job,
-            server_id=lambda: self._id,
-        )
-
-    def _route_signals(self, loop: asyncio.AbstractEventLoop, stack: contextlib.ExitStack) -> None:
-        drain = self._drain
-        assert drain is not None
-        routes: dict[signal.Signals, Callable[[], None]] = {
-            signal.SIGTERM: lambda: drain.signal(signal.SIGTERM),
-            signal.SIGINT: lambda: drain.signal(signal.SIGINT),
-        }
-        try:
-            stack.enter_context(route_signals(loop, routes))
-        except (RuntimeError, ValueError):
-            logger.info("not the main thread: signals are left to the program; call drain()")
-
-    # ── going down (Drained) ─────────────────────────────────────────────────
+        self._serving = Serving(asyncio.get_running_loop(), self, hooks)
+        return await self._serving.run()
 
     async def drain(self, timeout: float | None | _Unset = UNSET) -> int:
         """Take no more jobs, let running ones end, stop them at the deadline.
@@ -349,58 +208,36 @@ class AgentServer:
         Returns:
             The exit status that :meth:`run` returns as well, when all is over.
         """
-        if self._drain is None or self._gone is None:
-            raise RuntimeError("the server does not run")
-        if not self._gone.done():
+        serving = self._running()
+        if not serving.is_over:
             self.begin_drain(timeout)
-        return await asyncio.shield(self._gone)
+        return await serving.wait_over()
 
     def begin_drain(self, timeout: float | None | _Unset = UNSET) -> None:
         """Begin what :meth:`drain` waits for. Nothing if it has begun."""
-        if self._drain is None:
-            raise RuntimeError("the server does not run")
-        if timeout is not None and not isinstance(timeout, _Unset):
+        serving = self._running()
+        if isinstance(timeout, _Unset):
+            serving.drain.request(settled(self._options).drain_timeout)
+            return
+        if timeout is not None:
             check_number("timeout", timeout)
-        self._drain.request(
-            self._resolved().drain_timeout if isinstance(timeout, _Unset) else timeout
-        )
+        serving.drain.request(timeout)
 
     async def aclose(self) -> None:
         """Stop at once: running jobs are asked to stop and have the grace. Nothing if not running."""
-        if self._drain is None or self._gone is None or self._gone.done():
+        serving = self._serving
+        if serving is None or serving.is_over:
             return
-        if self._drain.begun:
-            self._drain.cut_short()
+        if serving.drain.begun:
+            serving.drain.cut_short()
         else:
             self.begin_drain(0.0)
-        await asyncio.shield(self._gone)
+        await serving.wait_over()
 
-    def begin(self, remaining: float | None) -> None:
-        """Called by the drain: take no more jobs."""
-        assert self._workers is not None
-        self._workers.begin_drain(remaining)
-        self._emitter.emit("draining", Draining(remaining))
-        for dispatcher in self._dispatchers:
-            dispatcher.drain_began()
-
-    def stop(self, grace: float) -> None:
-        """Called by the drain: ask every job to stop."""
-        assert self._workers is not None and self._booking is not None
-        self._booking.break_promises()
-        self._workers.stop_all(Ask("drain"), grace)
-
-    def kill(self) -> None:
-        """Called by the drain: kill what is left."""
-        assert self._workers is not None
-        self._workers.kill_all(Kill("drain"))
-
-    async def wait_no_jobs(self) -> None:
-        """Return when no job is promised, waits or runs."""
-        assert self._workers is not None and self._booking is not None
-        # In this order: a draining server promises nothing new, and what it had
-        # promised becomes a job.
-        await self._booking.wait_no_promises()
-        await self._workers.wait_no_jobs()
+    def _running(self) -> Serving:
+        if self._serving is None:
+            raise RuntimeError("the server does not run")
+        return self._serving
 
     # ── jobs ─────────────────────────────────────────────────────────────────
 
@@ -462,63 +299,20 @@ class AgentServer:
         Raises:
             OptionError: an argument is not what it should be.
         """
-        room = _checked_room(room)
-        people = [_checked_participant(each) for each in publishers]
-        if not isinstance(metadata, str):
-            raise OptionError("metadata", metadata, "text")
-        if job_id is not None and (not isinstance(job_id, str) or not job_id):
-            raise OptionError("job_id", job_id, "text, or None for an id that is made up")
-        name = self._agent_name if agent_name is None else agent_name
-        if name != self._agent_name and self._agent_name:
-            raise OptionError(
-                "agent_name", agent_name, f"{self._agent_name!r}, this server's agent"
-            )
-        if self._type is ServerType.PUBLISHER and not people:
-            raise OptionError("publishers", [], "at least one: this server has a job for each")
-        base = JobInfo(
-            id=job_id or f"J-{uuid.uuid4().hex[:12]}",
+        return intake.job_infos(
+            self._agent,
             room=room,
-            type=self._type,
             metadata=metadata,
-            agent_name=name,
+            publishers=publishers,
+            agent_name=agent_name,
+            job_id=job_id,
         )
-        if self._type is ServerType.ROOM:
-            return [base]
-        many = len(people) > 1
-        return [
-            msgspec.structs.replace(
-                base, id=f"{base.id}-{number}" if many else base.id, publisher=person
-            )
-            for number, person in enumerate(people, 1)
-        ]
 
     async def offer(self, job: JobInfo) -> Answer:
         """Say whether the server takes *job*, and keep a place for it if so."""
-        if self._booking is None or not self._serving:
+        if self._serving is None:
             return Answer(reason="not ready", detail="the server does not run")
-        return await self._booking.offer(job)
-
-    def _start_job(self, info: JobInfo, session: Session) -> JobHandle[Any]:
-        assert self._workers is not None
-        options = self._resolved()
-        body = msgspec.msgpack.encode(session)
-        check_size(body, options)
-        handle: JobHandle[Any] = JobHandle(info, cancel=self._cancel)
-        record = JobRecord(
-            handle,
-            "session",
-            body,
-            clock.monotonic(),
-            timeout=options.job_timeout,
-            memory_limit_bytes=int(options.job_memory_limit_mb * MB),
-        )
-        handle.record = record
-        self._workers.submit(record)
-        return handle
-
-    def _cancel(self, handle: JobHandle[Any], reason: str) -> bool:
-        assert self._workers is not None
-        return self._workers.stop_job(handle.record, Ask(reason))
+        return await self._serving.offer(job)
 
     # ── what is to be seen ───────────────────────────────────────────────────
 
@@ -530,65 +324,69 @@ class AgentServer:
     @property
     def active_jobs(self) -> list[JobInfo]:
         """Jobs that were accepted and have no outcome yet, promised places included."""
-        return [] if self._booking is None else self._booking.jobs
+        return [] if self._serving is None else self._serving.booking.jobs
 
     @property
     def draining(self) -> bool:
         """True once no new jobs are taken."""
-        return self._drain is not None and self._drain.begun
+        return self._serving is not None and self._serving.drain.begun
 
     @property
     def load(self) -> float:
         """The last load that was measured, 0.0 to 1.0; 1.0 if it cannot be measured."""
-        return 0.0 if self._meter is None else self._meter.last
+        return 0.0 if self._serving is None else self._serving.meter.last
 
     @property
     def agent_name(self) -> str:
         """The name that ``rtc_session`` was given."""
-        return self._agent_name
+        return self._agent.name
 
     @property
     def http_port(self) -> int | None:
         """The TCP port of the health endpoints; None without them."""
-        return self._observers.port
+        return None if self._serving is None else self._serving.observers.port
 
     @property
     def options(self) -> ServerOptions:
         """The options as they are now."""
         return self._options
 
+    @property
+    def on_request(self) -> Hook | None:
+        """What ``rtc_session`` was given under that name."""
+        return self._on_request
+
+    @property
+    def emitter(self) -> Emitter:
+        """Who listens to this server's events; :meth:`on` adds to it."""
+        return self._emitter
+
     def stats(self) -> PoolStats:
         """Return how many workers and jobs there are and were."""
-        return PoolStats() if self._workers is None else self._workers.stats()
+        return PoolStats() if self._serving is None else self._serving.workers.stats()
 
     def status(self) -> dict[str, Any]:
         """Return what ``status`` shows, as plain data."""
+        serving = self._serving
         return {
             "id": self._id,
             "pid": os.getpid(),
             "host": socket.gethostname(),
-            "agent_name": self._agent_name,
-            "type": self._type.value,
-            "stage": "starting" if self._drain is None else self._drain.stage.value,
+            "agent_name": self._agent.name,
+            "type": self._agent.type.value,
+            "stage": "starting" if serving is None else serving.drain.stage.value,
             "draining": self.draining,
             "load": round(self.load, 4),
-            "uptime_seconds": round(clock.monotonic() - self._started_at, 3),
+            "uptime_seconds": 0.0 if serving is None else round(serving.uptime, 3),
             "active_jobs": len(self.active_jobs),
             "http_port": self.http_port,
-            "forkserver_pid": None if self._workers is None else self._workers.forkserver_pid,
+            "forkserver_pid": None if serving is None else serving.workers.forkserver_pid,
             "workers": self.stats().as_dict(),
         }
 
     def not_ready(self) -> str | None:
         """Return why the server takes no jobs now, or None if it does."""
-        if self.draining:
-            return "draining"
-        if not self._serving or self._booking is None:
-            return "starting"
-        for dispatcher in self._dispatchers:
-            if not dispatcher.connected:
-                return f"not connected: {type(dispatcher).__name__}"
-        return self._booking.refusal_now()
+        return "starting" if self._serving is None else self._serving.not_ready()
 
     def on(self, event: str, callback: Callback) -> Callback:
         """Have *callback* called with each event of that name.
@@ -609,76 +407,16 @@ class AgentServer:
                 change while the server runs.
         """
         self._set(**changes)
-        if self._workers is not None:
-            self._workers.update(self._options)
-
-    def _standing(self) -> Standing:
-        assert self._workers is not None
-        options = self._resolved()
-        threshold = options.load_threshold
-        assert not isinstance(threshold, PerMode)
-        return Standing(
-            draining=self.draining,
-            ready=self._workers.last_failure is None or self._workers.census.idle > 0,
-            load=None,
-            load_threshold=threshold,
-            max_jobs=options.max_jobs,
-            cpus=cpu_count(),
-        )
-
-    def _resolved(self) -> Any:
-        # After run() every PerMode is settled; Any because the types of the fields
-        # still allow for it.
-        return self._options
+        if self._serving is not None:
+            self._serving.workers.update(self._options)
 
     def __repr__(self) -> str:
         now = self.stats()
-        stage = "not started" if self._drain is None else self._drain.stage.value
+        stage = "not started" if self._serving is None else self._serving.drain.stage.value
         return f"<AgentServer {self._id} {stage}; {now.idle} idle, {now.running} running>"
-
-
-class _ServerAnnouncer(Announcer):
-    """Announces, and counts for the metrics."""
-
-    def __init__(self, server: AgentServer) -> None:
-        super().__init__(server._emitter)
-        self._observers = server._observers
-
-    def worker_warm(self, worker: Worker, seconds: float) -> None:
-        """A worker is warm."""
-        self._observers.warmed(seconds)
-        super().worker_warm(worker, seconds)
-
-    def job_ended(self, job: JobRecord, result: JobOutcome) -> None:
-        """A job has its outcome."""
-        self._observers.ended(result)
-        logger.info(
-            "job %s ended: %s%s",
-            job.id,
-            result.status.value,
-            f" ({result.error or result.reason})" if result.error or result.reason else "",
-            extra={"greenroom": {"job_id": job.id, "room": job.handle.info.room.name}},
-        )
-        super().job_ended(job, result)
 
 
 def _refused(answer: Answer) -> SupervisorError:
     if answer.reason == "rejected":
         return JobRejected(answer.detail, terminate=answer.terminate)
     return NotAdmitted(answer.reason, answer.detail)
-
-
-def _checked_room(room: object) -> Room:
-    if isinstance(room, Room):
-        return room
-    if not isinstance(room, str) or not room:
-        raise OptionError("room", room, "a room's name, or a Room")
-    return Room(room)
-
-
-def _checked_participant(person: object) -> Participant:
-    if isinstance(person, Participant):
-        return person
-    if not isinstance(person, str) or not person:
-        raise OptionError("publishers", person, "an identity, or a Participant")
-    return Participant(person)

@@ -18,7 +18,7 @@ import asyncio
 import errno
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn, Protocol
 
 from ipc import fds
@@ -146,6 +146,7 @@ class Worker:
         self._ping_number = 0
         self._ping_sent = 0.0
         self._kill_when_launched = False
+        self._early: list[Callable[[], None]] = []  # what the child said before it was launched
         self._report: ExitReport | None = None
         self._ask: Ask | None = None
         self._grace = 0.0
@@ -276,6 +277,9 @@ class Worker:
         self.pid, self.pidfd = pid, pidfd
         if self._kill_when_launched:
             self._keeper.send_kill(self)
+        early, self._early = self._early, []
+        for heard in early:
+            heard()
 
     def launch_failed(self, error: OSError) -> None:
         """It never had a process and will not get one."""
@@ -362,6 +366,7 @@ class Worker:
         for reader in self._readers:
             reader.close()
         self._readers.clear()
+        self._early.clear()
         if self.pidfd is not None:
             os.close(self.pidfd)
             self.pidfd = None
@@ -386,6 +391,12 @@ class Worker:
     # ── what the child says ──────────────────────────────────────────────────
 
     def _received(self, message: FromWorker, descriptors: list[int]) -> None:
+        if self.pid is None:
+            # Two senders: the child may be heard before its launcher. It waits, so
+            # that no job runs in a process that cannot be named, watched or killed.
+            fds.close_all(descriptors)
+            self._early.append(lambda: self._received(message, []))
+            return
         self.last_heard = clock.monotonic()
         try:
             if isinstance(message, Finished):
@@ -478,7 +489,9 @@ class Worker:
         )
 
     def _channel_ended(self, error: IpcError | None) -> None:
-        if isinstance(error, ProtocolError):
+        if self.pid is None:
+            self._early.append(lambda: self._channel_ended(error))
+        elif isinstance(error, ProtocolError):
             self._broke_protocol(error)
         elif self._state is State.IDLE:
             self._kill_mute()  # at once: it must not get a job any more

@@ -163,7 +163,10 @@ class JobRunner:
 
     def _cancelled(self, context: JobContext, ending: Ending, exc: BaseException) -> None:
         if self._stop.reason is None and context.shutdown_reason is None:
-            # Nobody asked: the job raised it itself.
+            # Nobody asked: the job raised it itself. asyncio's own class would look
+            # to the caller as if the caller had been cancelled.
+            if isinstance(exc, asyncio.CancelledError):
+                exc = JobCancelled("the job cancelled itself").with_traceback(exc.__traceback__)
             ending.status, ending.error = "failed", exc
             return
         ending.status = "cancelled"

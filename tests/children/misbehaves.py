@@ -57,6 +57,11 @@ def raises(text: str) -> NoReturn:
     raise RuntimeError(text)
 
 
+def raises_once_there_is(path: str) -> NoReturn:
+    wait_for_file(path)
+    raises("no such luck")
+
+
 # ── silence ──────────────────────────────────────────────────────────────────
 
 
@@ -106,6 +111,21 @@ def leaves_a_daemon(path: str) -> None:
     os.close(writer)
     note_pid(path, int(os.read(reader, 32)))
     os.close(reader)
+
+
+def leaves_a_child_and_goes_on(path: str) -> NoReturn:
+    leaves_a_child(path)
+    sleep_for_ever()
+
+
+def leaves_a_child_in_its_own_session_and_goes_on(path: str) -> NoReturn:
+    leaves_a_child_in_its_own_session(path)
+    sleep_for_ever()
+
+
+def leaves_a_daemon_and_goes_on(path: str) -> NoReturn:
+    leaves_a_daemon(path)
+    sleep_for_ever()
 
 
 def leaves_all_three(path: str) -> None:

@@ -275,7 +275,17 @@ AT_THE_DEADLINE = {
 }
 
 
-@pytest.mark.parametrize("room", AT_THE_DEADLINE, ids=lambda room: f"a job that {room}")
+# One of each kind; the next test has all of them.
+@pytest.mark.parametrize(
+    "room",
+    [
+        pytest.param("cleans_up", id="a job that cleans up"),
+        pytest.param("swallows_cancelled", id="a job that swallows CancelledError"),
+        pytest.param("blocks_the_loop", id="a job that blocks its loop"),
+        pytest.param("stuck_with_the_gil_plainly", id="a job that is stuck in C with the GIL"),
+        pytest.param("blocks_in_a_shutdown_callback", id="a shutdown callback that blocks"),
+    ],
+)
 def test_from_the_deadline_to_the_exit_it_takes_no_longer_than_the_grace(
     serve: Serve, reports: Reports, room: str
 ) -> None:
@@ -394,7 +404,8 @@ def test_signals_reach_exit_hooks_that_hang_when_no_job_is_left(
     # The second one has nobody to ask: whoever is left was asked already.
     for number in (signal.SIGINT, signal.SIGTERM):
         server.signal(number)
-    assert server.wait() == 128 + signal.SIGTERM
+    # Which of two pending signals is delivered first is the kernel's choice.
+    assert server.wait() in (128 + signal.SIGTERM, 128 + signal.SIGINT)
 
 
 # ── signals at other times and from elsewhere ────────────────────────────────

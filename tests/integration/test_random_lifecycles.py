@@ -21,7 +21,8 @@ nothing is shrunk.
 
 Every run in CI takes the same histories. To search for new ones::
 
-    GREENROOM_EXAMPLES=500 pytest tests/integration/test_random_lifecycles.py --timeout 0
+    GREENROOM_EXAMPLES=500 pytest tests/integration/test_random_lifecycles.py \\
+        --timeout 0 -o faulthandler_timeout=0
 
 with ``--hypothesis-seed=N`` to choose where to begin.
 """
@@ -306,6 +307,8 @@ class Lifecycles(RuleBasedStateMachine):
         worker = _picked([each for each in self._workers.all if each.state in states], pick)
         if worker is None or worker.pidfd is None:
             return
+        if worker.state is State.SPAWNING and number == signal.SIGSTOP:
+            return  # noticed by SPAWN_TIMEOUT only, since a new interpreter may be slow to speak
         if worker.state in (State.SPAWNING, State.WARMING):
             if self._harmed_warmups == MAX_HARMED_WARMUPS:
                 return

@@ -228,7 +228,7 @@ def test_a_failed_start_is_one_line_and_exit_1(shell: Shell, error: str, line: s
     run = shell.run("start", arguments=error)
     assert (run.returncode, run.stderr) == (1, line)
     if "SetupFailed" in error:
-        assert "Traceback: y" in json.loads(run.stdout)["message"], "the log has the rest"
+        assert "Traceback: y" in json.loads(run.stdout.splitlines()[-1])["message"], "the log"
 
 
 @pytest.mark.slow

@@ -1,0 +1,314 @@
+"""One run of a server: what is started, in which order, and taken down again.
+
+The order of the start is the order of what can fail at once: the port, the
+workers, the control socket. The order of the end is the reverse, except that the
+dispatchers stay until the last outcome is there to be told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import signal
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from supervisor import clock
+from supervisor.admission import Standing
+from supervisor.booking import Booking
+from supervisor.child import isolate
+from supervisor.child.boot import Hooks
+from supervisor.dispatch.base import Answer, Dispatcher, Host
+from supervisor.drain import Drain
+from supervisor.events import Draining, Emitter
+from supervisor.handle import JobHandle
+from supervisor.job import JobInfo, JobOutcome, Session
+from supervisor.launch import Blueprint
+from supervisor.load import LoadMeter
+from supervisor.observers import Observers
+from supervisor.options import Hook, PerMode, ServerOptions, cpu_count
+from supervisor.outcome import Ask, Kill
+from supervisor.pool import Announcer, check_size, child_settings
+from supervisor.record import JobRecord
+from supervisor.signals import route_signals
+from supervisor.worker import Worker
+from supervisor.workers import Workers
+
+logger = logging.getLogger("greenroom.server")
+
+MB: Final = 2**20
+
+# Keys and secrets stay in this process: children get an environment without them.
+SECRETS: Final = ("LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
+
+
+class Served(Host, Protocol):
+    """The server, as its run needs it. Every call on the server's loop."""
+
+    @property
+    def options(self) -> ServerOptions:
+        """The options as they are now, with every two-fold default settled."""
+        ...
+
+    @property
+    def emitter(self) -> Emitter:
+        """Who listens."""
+        ...
+
+    @property
+    def on_request(self) -> Hook | None:
+        """The user's function of that name."""
+        ...
+
+
+class Serving:
+    """One run of *server*.
+
+    Args:
+        loop: the loop that everything runs on.
+        server: whose run it is.
+        hooks: the user's functions, as the children get them.
+
+    Runs on: the loop, every method.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, server: Served, hooks: Hooks) -> None:
+        options = server.options
+        self._loop = loop
+        self._server = server
+        self._gone: asyncio.Future[int] = loop.create_future()
+        self._dispatchers: list[Dispatcher] = []
+        self.observers = Observers()
+        self.started_at = clock.monotonic()
+        self._ready = False
+        settings = child_settings(options, session_end_timeout=options.session_end_timeout)
+        settings = dataclasses.replace(settings, without_environment=SECRETS)
+        self.workers = Workers(
+            loop,
+            options,
+            Blueprint(hooks, settings, options.capture_output),
+            _Counting(server.emitter, self.observers),
+            gives_up=False,
+        )
+        self.meter = LoadMeter(options.load_fnc, server)
+        self.booking = Booking(
+            self.meter,
+            standing=self._standing,
+            on_request=lambda: server.on_request,
+            start_job=self._start_job,
+            server_id=lambda: server.id,
+        )
+        self.drain = Drain(
+            loop,
+            self,
+            timeout=lambda: settled(server.options).drain_timeout,
+            grace=lambda: settled(server.options).shutdown_process_timeout,
+        )
+
+    async def run(self) -> int:
+        """Serve until the drain is over; return the exit status.
+
+        Raises:
+            SetupFailed, PreloadFailed, SupervisorError: the start failed; nothing is left.
+        """
+        isolate.set_title("supervisor")
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.drain.close)
+            stack.callback(self.meter.close)
+            self._route_signals(stack)
+            # Also when it does not start: those who wait for its end must not hang.
+            stack.callback(self._set_gone, 1)
+            status = await self._serve()
+            self._set_gone(status)
+        return status
+
+    @property
+    def is_over(self) -> bool:
+        """True once nothing is left."""
+        return self._gone.done()
+
+    async def wait_over(self) -> int:
+        """Return the exit status once nothing is left."""
+        return await asyncio.shield(self._gone)
+
+    def _set_gone(self, status: int) -> None:
+        if not self._gone.done():
+            self._gone.set_result(status)
+
+    async def _serve(self) -> int:
+        try:
+            if await self.drain.start_unless_gone(self._start()):
+                logger.info(
+                    "serving as %s: %d idle workers", self._server.id, self.workers.census.idle
+                )
+                self._server.emitter.emit("started", self._server)
+            await self.drain.wait()
+        except BaseException:
+            # A start that failed, or a cancelled run: nothing may be left behind.
+            await self.workers.close(kill=True)
+            await self._close_edges()
+            raise
+        await self.workers.close()
+        await self._close_edges()
+        status = self.drain.exit_status
+        logger.info("gone after %.1f s, exit status %d", self.uptime, status)
+        return status
+
+    async def _start(self) -> None:
+        options = settled(self._server.options)
+        self.meter.start()
+        # What can fail at once fails before anything is warmed for nothing.
+        await self.observers.start(self._server, options.host, options.port)
+        await self.workers.start()
+        self._ready = True
+        for dispatcher in _make_dispatchers():
+            self._dispatchers.append(dispatcher)
+            await dispatcher.start(self._server)
+
+    async def _close_edges(self) -> None:
+        self._ready = False
+        for dispatcher in self._dispatchers:
+            await dispatcher.close()
+        await self.observers.close()
+
+    def _route_signals(self, stack: contextlib.ExitStack) -> None:
+        drain = self.drain
+        routes: dict[signal.Signals, Callable[[], None]] = {
+            signal.SIGTERM: lambda: drain.signal(signal.SIGTERM),
+            signal.SIGINT: lambda: drain.signal(signal.SIGINT),
+        }
+        try:
+            stack.enter_context(route_signals(self._loop, routes))
+        except (RuntimeError, ValueError):
+            logger.info("not the main thread: signals are left to the program; call drain()")
+
+    # ── going down (Drained) ─────────────────────────────────────────────────
+
+    def begin(self, remaining: float | None) -> None:
+        """Take no more jobs."""
+        self.workers.begin_drain(remaining)
+        self._server.emitter.emit("draining", Draining(remaining))
+        for dispatcher in self._dispatchers:
+            dispatcher.drain_began()
+
+    def stop(self, grace: float) -> None:
+        """Ask every job to stop."""
+        self.booking.break_promises()
+        self.workers.stop_all(Ask("drain"), grace)
+
+    def kill(self) -> None:
+        """Kill what is left."""
+        self.workers.kill_all(Kill("drain"))
+
+    async def wait_no_jobs(self) -> None:
+        """Return when no job is promised, waits or runs."""
+        # In this order: a draining server promises nothing new, and what it had
+        # promised becomes a job.
+        await self.booking.wait_no_promises()
+        await self.workers.wait_no_jobs()
+
+    # ── jobs ─────────────────────────────────────────────────────────────────
+
+    async def offer(self, job: JobInfo) -> Answer:
+        """Say whether the server takes *job*, and keep a place for it if so."""
+        if not self._ready:
+            return Answer(reason="not ready", detail="the server does not run")
+        return await self.booking.offer(job)
+
+    def _start_job(self, info: JobInfo, session: Session) -> JobHandle[Any]:
+        options = self._server.options
+        body = msgspec.msgpack.encode(session)
+        check_size(body, options)
+        handle: JobHandle[Any] = JobHandle(info, cancel=self._cancel)
+        record = JobRecord(
+            handle,
+            "session",
+            body,
+            clock.monotonic(),
+            timeout=options.job_timeout,
+            memory_limit_bytes=int(options.job_memory_limit_mb * MB),
+        )
+        handle.record = record
+        self.workers.submit(record)
+        return handle
+
+    def _cancel(self, handle: JobHandle[Any], reason: str) -> bool:
+        return self.workers.stop_job(handle.record, Ask(reason))
+
+    # ── what is to be seen ───────────────────────────────────────────────────
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since the run began."""
+        return clock.monotonic() - self.started_at
+
+    def not_ready(self) -> str | None:
+        """Return why no job is taken now, or None if one is."""
+        if self.drain.begun:
+            return "draining"
+        if not self._ready:
+            return "starting"
+        for dispatcher in self._dispatchers:
+            if not dispatcher.connected:
+                return f"not connected: {type(dispatcher).__name__}"
+        return self.booking.refusal_now()
+
+    def _standing(self) -> Standing:
+        options = settled(self._server.options)
+        return Standing(
+            draining=self.drain.begun,
+            ready=self.workers.last_failure is None or self.workers.census.idle > 0,
+            load=None,
+            load_threshold=options.load_threshold,
+            max_jobs=options.max_jobs,
+            cpus=cpu_count(),
+        )
+
+
+class _Counting(Announcer):
+    """Announces, counts for the metrics, and logs how each job ended."""
+
+    def __init__(self, emitter: Emitter, observers: Observers) -> None:
+        super().__init__(emitter)
+        self._observers = observers
+
+    def worker_warm(self, worker: Worker, seconds: float) -> None:
+        """A worker is warm."""
+        self._observers.warmed(seconds)
+        super().worker_warm(worker, seconds)
+
+    def job_ended(self, job: JobRecord, result: JobOutcome) -> None:
+        """A job has its outcome."""
+        self._observers.ended(result)
+        logger.info(
+            "job %s ended: %s%s",
+            job.id,
+            result.status.value,
+            f" ({result.error or result.reason})" if result.error or result.reason else "",
+            extra={"greenroom": {"job_id": job.id, "room": job.handle.info.room.name}},
+        )
+        super().job_ended(job, result)
+
+
+def settled(options: ServerOptions) -> Any:
+    """Return *options*; every two-fold default in them was settled by ``run``.
+
+    ``Any`` because the types of the fields still allow for both.
+    """
+    assert not isinstance(options.port, PerMode), "resolve() comes first"
+    return options
+
+
+def _make_dispatchers() -> list[Dispatcher]:
+    try:
+        from supervisor.dispatch.local import LocalDispatcher
+    except ImportError as exc:
+        logger.warning(
+            "no control socket: %s; install it with: pip install 'greenroom[server]'", exc
+        )
+        return []
+    return [LocalDispatcher()]

@@ -1,0 +1,473 @@
+"""Bad input: each is an error that names the thing and the remedy, and loses no other job."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipc.errors import PayloadTooLarge
+from supervisor import (
+    AgentServer,
+    JobContext,
+    JobProcess,
+    JobRejected,
+    JobRequest,
+    JobStatus,
+    PreloadFailed,
+    ProcessPool,
+    ResultError,
+    SetupFailed,
+)
+from tests.integration import jobs
+from tests.integration.conftest import soon
+from tests.integration.reports import Reports, reports_in
+from tests.integration.serving import run_job, serving
+
+MB = 2**20
+
+
+@pytest.fixture(autouse=True)
+def _private_socket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GREENROOM_SOCKET", str(tmp_path / "control.sock"))
+
+
+@pytest.fixture
+def reports(leaves_nothing: None, tmp_path: Path) -> Iterator[Reports]:
+    with reports_in(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def pool(leaves_nothing: None) -> AsyncIterator[ProcessPool]:
+    """A pool that a job of somebody else uses: it must come through unharmed."""
+    async with ProcessPool(num_idle_processes=2, max_jobs=2, max_payload_mb=1) as opened:
+        neighbour = opened.submit(asyncio.sleep, 0.05, "unharmed")
+        yield opened
+        assert await soon(neighbour) == "unharmed"
+        assert await soon(opened.submit(jobs.double, 21)) == 42
+
+
+# ── options ──────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("kind", [AgentServer, ProcessPool], ids=["server", "pool"])
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"num_idle_processes": "3"}, "num_idle_processes='3': expected a whole number"),
+        ({"num_idle_processes": -1}, "num_idle_processes=-1: expected a whole number of at least 0"),
+        ({"max_jobs": 0}, "max_jobs=0: expected a whole number of at least 1"),
+        ({"max_processes": True}, "max_processes=True: expected a whole number"),
+        ({"job_timeout": 0}, "job_timeout=0: expected a number above 0"),
+        ({"shutdown_process_timeout": -1}, "shutdown_process_timeout=-1: expected"),
+        ({"setup_fnc": "prewarm"}, "setup_fnc='prewarm': expected a function, or None"),
+        ({"preload_modules": "numpy"}, "preload_modules='numpy': expected a list"),
+        ({"job_limits": 5}, "job_limits=5: expected a ResourceLimits"),
+        ({"multiprocessing_context": "fork"}, "multiprocessing_context='fork': expected one of"),
+        ({"ping_interval": 5, "ping_timeout": 4}, "ping_timeout=4: expected more than ping_inter"),
+        ({"num_idle_processes": 3, "max_processes": 2}, "num_idle_processes=3: expected at most"),
+        ({"num_idle": 3}, "num_idle=3: expected an option that exists: .*num_idle_processes"),
+    ],
+    ids=str,
+)
+def test_an_option_that_is_not_allowed_is_named_with_its_value(
+    kind: Callable[..., object], options: dict[str, object], complaint: str
+) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        kind(**options)
+    with pytest.raises(TypeError, match=complaint):
+        kind(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"drain_timeout": "soon"}, "drain_timeout='soon': expected a number"),
+        ({"port": 70000}, "port=70000: expected at most 65535"),
+        ({"load_threshold": None}, "load_threshold=None: expected a number"),
+        ({"load_fnc": 0.5}, "load_fnc=0.5: expected a function, or None"),
+        ({"permissions": {}}, "permissions={}: expected an AgentServerPermissions"),
+        ({"api_secret": 4711}, "api_secret=<class 'int'>: expected a string"),
+    ],
+    ids=str,
+)
+def test_so_is_an_option_of_a_server(options: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        AgentServer(**options)
+
+
+@pytest.mark.parametrize("timeout", ["soon", -1, float("nan")], ids=str)
+async def test_a_drain_with_a_bad_timeout_does_not_begin(timeout: Any) -> None:
+    async with serving(lambda ctx: None) as server:
+        with pytest.raises(ValueError, match="timeout=.*: expected a number"):
+            await server.drain(timeout)
+        assert not server.draining
+
+
+# ── registering ──────────────────────────────────────────────────────────────
+
+
+async def test_a_server_without_an_entrypoint_says_how_to_get_one() -> None:
+    with pytest.raises(RuntimeError, match=r"decorate a function with @server.rtc_session\(\)"):
+        await AgentServer().run()
+
+
+def test_an_entrypoint_that_cannot_be_called_is_refused() -> None:
+    with pytest.raises(TypeError, match="entrypoint=3: expected a function that takes a JobContext"):
+        AgentServer().rtc_session()(3)  # type: ignore[type-var]
+
+
+def test_a_second_entrypoint_is_refused() -> None:
+    server = AgentServer()
+    server.rtc_session(lambda ctx: None)
+    with pytest.raises(RuntimeError, match="has an entrypoint already; use one server for each"):
+        server.rtc_session(lambda ctx: None)
+
+
+@pytest.mark.parametrize("name", ["on_request", "on_session_end"])
+def test_hooks_that_cannot_be_called_are_refused(name: str) -> None:
+    with pytest.raises(TypeError, match=f"{name}=3: expected a function, or None"):
+        AgentServer().rtc_session(**{name: 3})  # type: ignore[call-overload]
+
+
+async def test_a_server_runs_once() -> None:
+    async with serving(lambda ctx: None) as server:
+        with pytest.raises(RuntimeError, match="runs once; make another one"):
+            await server.run()
+
+
+@pytest.mark.parametrize(
+    ("request_", "complaint"),
+    [
+        ({"room": ""}, "room='': expected a room's name"),
+        ({"room": 7}, "room=7: expected a room's name"),
+        ({"room": "r", "metadata": {"a": 1}}, "metadata={'a': 1}: expected text"),
+        ({"room": "r", "job_id": ""}, "job_id='': expected text"),
+        ({"room": "r", "agent_name": "other"}, "agent_name='other': expected 'greeter'"),
+        ({"room": "r", "publishers": [3]}, "publishers=3: expected an identity"),
+    ],
+    ids=str,
+)
+async def test_a_bad_request_is_refused_and_takes_no_place(
+    request_: dict[str, Any], complaint: str
+) -> None:
+    async with serving(lambda ctx: None, agent_name="greeter") as server:
+        with pytest.raises(ValueError, match=complaint):
+            await server.submit_job(**request_)
+        assert server.active_jobs == []
+
+
+# ── what cannot travel ───────────────────────────────────────────────────────
+
+
+async def test_a_function_that_cannot_travel_is_named_with_what_is_at_fault(
+    pool: ProcessPool,
+) -> None:
+    lock = threading.Lock()
+
+    def guarded() -> None:
+        with lock:
+            pass
+
+    with pytest.raises(TypeError, match="guarded, closed over lock cannot be sent.*setup_fnc"):
+        pool.submit(guarded)
+
+
+async def test_an_argument_that_cannot_travel_is_named_down_to_the_object(
+    pool: ProcessPool,
+) -> None:
+    deep = {"rooms": [{"lock": threading.Lock()}]}
+    with pytest.raises(TypeError, match=r"argument 2 of identity\['rooms'\]\[0\]\['lock'\] cannot"):
+        pool.submit(jobs.identity, 1, deep)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="argument value= of identity cannot be sent"):
+        pool.submit(jobs.identity, value=threading.Lock())
+
+
+@pytest.mark.parametrize("function", [None, 3, "print"], ids=repr)
+async def test_what_cannot_be_called_is_refused(pool: ProcessPool, function: Any) -> None:
+    with pytest.raises(TypeError, match="expected a function to call, got"):
+        pool.submit(function)
+
+
+@pytest.mark.parametrize("context", ["forkserver", "spawn"])
+@pytest.mark.parametrize("name", ["setup_fnc", "preload_fnc"])
+async def test_a_hook_that_cannot_travel_is_named_when_the_pool_starts(
+    name: str, context: str
+) -> None:
+    lock = threading.Lock()
+
+    def prewarm(proc: JobProcess) -> None:
+        proc.userdata["lock"] = lock
+
+    pool = ProcessPool(num_idle_processes=1, multiprocessing_context=context, **{name: prewarm})
+    with pytest.raises(Exception, match=f"hooks.{name}, closed over lock cannot be sent"):
+        await soon(pool.start())
+
+
+async def test_so_is_an_entrypoint_when_the_server_starts() -> None:
+    lock = threading.Lock()
+
+    def entrypoint(ctx: JobContext) -> None:
+        lock.acquire()
+
+    with pytest.raises(TypeError, match="entrypoint, closed over lock cannot be sent"):
+        async with serving(entrypoint):
+            pass
+
+
+# ── results ──────────────────────────────────────────────────────────────────
+
+
+def returns_a_lock() -> Any:
+    return {"a": [threading.Lock()]}
+
+
+async def test_a_result_that_cannot_travel_fails_its_job_and_is_named(pool: ProcessPool) -> None:
+    handle = pool.submit(returns_a_lock)
+    with pytest.raises(TypeError, match=r"the result\['a'\]\[0\] cannot be sent"):
+        await soon(handle)
+    assert handle.status is JobStatus.FAILED
+
+
+class Opens:
+    """Calls *function* where it is unpickled."""
+
+    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
+        self._call = (function, arguments)
+
+    def __reduce__(self) -> Any:
+        return self._call
+
+
+def fail(text: str) -> None:
+    raise ValueError(text)
+
+
+def make(function: Callable[..., object], *arguments: object) -> Opens:
+    return Opens(function, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "complaint"),
+    [
+        pytest.param(fail, "no such class", "ValueError: no such class", id="raises"),
+        pytest.param(sys.exit, 3, "SystemExit: 3", id="calls sys.exit"),
+    ],
+)
+async def test_a_result_whose_unpickling_fails_reaches_only_who_awaits_it(
+    pool: ProcessPool, function: Callable[..., object], argument: object, complaint: str
+) -> None:
+    handle = pool.submit(make, function, argument)
+    assert (await soon(handle.wait())).status is JobStatus.SUCCEEDED
+    with pytest.raises(ResultError, match=f"could not be unpickled: {complaint}") as caught:
+        await soon(handle)
+    assert type(caught.value.__cause__).__name__ in complaint
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "error"),
+    [(fail, "no such class", ValueError), (sys.exit, 3, SystemExit)],
+    ids=["raises", "calls sys.exit"],
+)
+async def test_an_argument_whose_unpickling_fails_fails_its_job(
+    pool: ProcessPool,
+    function: Callable[..., object],
+    argument: object,
+    error: type[BaseException],
+) -> None:
+    handle = pool.submit(jobs.identity, Opens(function, argument))
+    assert (await soon(handle.wait())).status is JobStatus.FAILED
+    with pytest.raises(error):
+        handle.result()
+
+
+class NeedsTwo(Exception):
+    """Its pickle cannot be opened: the base class keeps one argument only."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(first)
+
+
+def raise_needs_two() -> None:
+    raise NeedsTwo("a", "b")
+
+
+async def test_an_exception_that_cannot_be_unpickled_still_tells_its_traceback(
+    pool: ProcessPool,
+) -> None:
+    handle = pool.submit(raise_needs_two)
+    with pytest.raises(ResultError, match="could not be unpickled"):
+        await soon(handle)
+    assert handle.outcome is not None
+    assert handle.outcome.error is not None
+    assert handle.outcome.error.type == "NeedsTwo"
+    assert "raise_needs_two" in handle.outcome.error.traceback
+
+
+async def test_data_only_results_refuse_what_is_no_plain_data() -> None:
+    async with ProcessPool(num_idle_processes=1, results="data") as pool:
+        assert await soon(pool.submit(jobs.identity, [1, {"a": None}])) == [1, {"a": None}]
+        with pytest.raises(Exception, match="results='data' takes plain data only"):
+            await soon(pool.submit(make, print))
+
+
+# ── size ─────────────────────────────────────────────────────────────────────
+
+
+async def test_a_call_over_the_limit_is_refused_with_the_remedy(pool: ProcessPool) -> None:
+    with pytest.raises(PayloadTooLarge, match="limit is 1048576.*raise max_payload_mb"):
+        pool.submit(len, os.urandom(MB + 1))
+
+
+async def test_a_result_over_the_limit_fails_its_job_with_the_remedy(pool: ProcessPool) -> None:
+    with pytest.raises(ValueError, match="limit is 1048576; raise max_payload_mb"):
+        await soon(pool.submit(os.urandom, MB + 1))
+
+
+async def test_a_request_over_the_limit_is_refused_and_takes_no_place() -> None:
+    async with serving(lambda ctx: None, max_payload_mb=0.01) as server:
+        with pytest.raises(PayloadTooLarge, match="raise max_payload_mb"):
+            await server.submit_job(room="studio", metadata="x" * 20_000)
+        assert server.active_jobs == []
+        assert (await run_job(server)).status is JobStatus.SUCCEEDED
+
+
+# ── callbacks of the user that fail ──────────────────────────────────────────
+
+
+async def raise_in_on_request(request: JobRequest) -> None:
+    raise ValueError("no database")
+
+
+def raise_plainly_in_on_request(request: JobRequest) -> None:
+    raise ValueError("no database")
+
+
+async def exit_in_on_request(request: JobRequest) -> None:
+    sys.exit(3)
+
+
+def exit_plainly_in_on_request(request: JobRequest) -> None:
+    sys.exit(3)
+
+
+async def say_nothing_in_on_request(request: JobRequest) -> None: ...
+
+
+def block_in_on_request(request: JobRequest) -> None:
+    time.sleep(3)
+
+
+async def accept_twice(request: JobRequest) -> None:
+    await request.accept()
+    await request.reject()
+
+
+async def accept_with_a_number(request: JobRequest) -> None:
+    await request.accept(name=7)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("on_request", "complaint"),
+    [
+        (raise_in_on_request, "on_request raised ValueError: no database"),
+        (raise_plainly_in_on_request, "on_request raised ValueError: no database"),
+        (exit_in_on_request, r"on_request raised RuntimeError: it called sys.exit\(3\)"),
+        (exit_plainly_in_on_request, r"on_request raised RuntimeError: it called sys.exit\(3\)"),
+        (say_nothing_in_on_request, "on_request neither accepted nor rejected"),
+        (block_in_on_request, "on_request did not answer within"),
+        (accept_twice, "was answered before"),
+        (accept_with_a_number, "TypeError: name=7: expected text"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+async def test_an_on_request_that_fails_rejects_its_job_only(
+    on_request: Callable[[JobRequest], Any], complaint: str
+) -> None:
+    async def either(request: JobRequest) -> None:
+        if request.room.name == "good":
+            await request.accept()
+            return
+        if asyncio.iscoroutinefunction(on_request):
+            await on_request(request)
+            return
+        await asyncio.get_running_loop().run_in_executor(None, on_request, request)
+
+    hook = either if asyncio.iscoroutinefunction(on_request) else on_request
+    async with serving(lambda ctx: None, on_request=hook) as server:
+        bad = asyncio.ensure_future(server.submit_job(room="bad"))
+        if hook is either:
+            assert (await run_job(server, room="good")).status is JobStatus.SUCCEEDED
+        with pytest.raises(JobRejected, match=complaint):
+            await soon(bad)
+        assert server.active_jobs == []
+
+
+async def test_a_job_id_that_is_taken_is_refused(reports: Reports) -> None:
+    async def entrypoint(ctx: JobContext) -> None:
+        await asyncio.sleep(3600)
+
+    async with serving(entrypoint) as server:
+        await server.submit_job(room="studio", job_id="J-1")
+        with pytest.raises(JobRejected, match="job J-1 is here already"):
+            await server.submit_job(room="studio", job_id="J-1")
+
+
+async def test_done_callbacks_and_events_that_raise_are_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def raise_(event: object) -> None:
+        raise ValueError("in a callback")
+
+    pool = ProcessPool(num_idle_processes=1)
+    pool.on("job_ended", raise_)
+    pool.on("worker_exited", raise_)
+    async with pool:
+        handle = pool.submit(jobs.double, 2)
+        handle.add_done_callback(raise_)
+        assert await soon(handle) == 4
+        assert await soon(pool.submit(jobs.double, 3)) == 6
+    assert any("a callback for 'job_ended' raised" in line for line in caplog.messages)
+    assert any(f"a done callback of job {handle.id} raised" in line for line in caplog.messages)
+
+
+async def test_a_setup_that_raises_is_told_with_its_traceback() -> None:
+    def prewarm(proc: JobProcess) -> None:
+        raise ValueError("no model")
+
+    with pytest.raises(SetupFailed, match="setup_fnc raised ValueError: no model") as caught:
+        async with ProcessPool(num_idle_processes=1, setup_fnc=prewarm):
+            pass
+    assert "in prewarm" in caught.value.traceback
+
+
+async def test_a_preload_that_raises_is_told_with_its_traceback() -> None:
+    def preload(proc: JobProcess) -> None:
+        raise ValueError("no model")
+
+    with pytest.raises(PreloadFailed, match="ValueError: no model") as caught:
+        async with ProcessPool(num_idle_processes=1, preload_fnc=preload):
+            pass
+    assert "in preload" in caught.value.traceback
+
+
+async def test_a_module_that_cannot_be_preloaded_is_named() -> None:
+    with pytest.raises(PreloadFailed, match="no_such_module_anywhere"):
+        async with ProcessPool(num_idle_processes=1, preload_modules=["no_such_module_anywhere"]):
+            pass
+
+
+def test_the_examples_of_bad_pickles_are_bad_here_too() -> None:
+    with pytest.raises(ValueError, match="x"):
+        pickle.loads(pickle.dumps(Opens(fail, "x")))
+    with pytest.raises(TypeError):
+        pickle.loads(pickle.dumps(NeedsTwo("a", "b")))

@@ -1,0 +1,172 @@
+"""The fork server dies, the supervisor dies, the machine runs out of descriptors."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor import JobKilled, JobStatus, ProcessPool, SetupFailed, WorkerLost
+from tests.children import fails_to_warm, misbehaves
+from tests.integration import jobs
+from tests.integration.conftest import soon
+from tests.integration.watch import Watch, all_gone, forkserver_of, is_gone, read_pids, until
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+
+
+def pool(**options: Any) -> ProcessPool:
+    options.setdefault("num_idle_processes", 1)
+    return ProcessPool(multiprocessing_context="forkserver", **options)
+
+
+@contextlib.asynccontextmanager
+async def script(*arguments: object) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a module of tests.children as a program, and end it with the block."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        *map(str, arguments),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+
+
+# ── the fork server ──────────────────────────────────────────────────────────
+
+
+async def test_jobs_outlive_their_fork_server_and_new_ones_run_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    p = pool(num_idle_processes=2, max_jobs=4)
+    with Watch(p) as watch:
+        async with p:
+            go = tmp_path / "go"
+            running = [p.submit(misbehaves.wait_for_file, os.fspath(go)) for _ in range(2)]
+            failing = p.submit(misbehaves.raises_once_there_is, os.fspath(go))
+            await until(lambda: all(h.status is JobStatus.RUNNING for h in (*running, failing)))
+            await watch.until_idle(2)
+            first = forkserver_of(p)
+            os.kill(first, signal.SIGKILL)
+            await watch.until_logged("the fork server is gone (killed by SIGKILL)")
+            # With the workers that are idle now, and those that the next one makes.
+            after = [p.submit(jobs.double, number) for number in range(6)]
+            assert [await soon(handle) for handle in after] == [0, 2, 4, 6, 8, 10]
+            assert watch.logged("the fork server is back")
+            assert forkserver_of(p) != first
+            go.touch()
+            assert [await soon(handle) for handle in running] == ["done", "done"]
+            with pytest.raises(RuntimeError, match="no such luck"):
+                await soon(failing)
+            await watch.until_idle(2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV], ids=lambda n: n.name)
+async def test_a_job_that_dies_when_its_fork_server_has_died_still_gets_its_outcome(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    p = pool()
+    with Watch(p) as watch:
+        async with p:
+            handle = p.submit(misbehaves.wait_for_file, os.fspath(tmp_path / "never"))
+            await until(lambda: handle.status is JobStatus.RUNNING)
+            os.kill(forkserver_of(p), signal.SIGKILL)
+            await watch.until_logged("the fork server is gone")
+            assert handle.pid is not None
+            os.kill(handle.pid, number)
+            with pytest.raises((JobKilled, WorkerLost)):
+                await soon(handle)
+            assert is_gone(handle.pid)
+
+
+async def test_a_job_whose_fork_server_died_can_be_cancelled_and_leaves_nothing(
+    tmp_path: Path,
+) -> None:
+    left = tmp_path / "left"
+    p = pool(shutdown_process_timeout=5.0)
+    with Watch(p) as watch:
+        async with p:
+            handle = p.submit(misbehaves.leaves_all_three_and_goes_on, os.fspath(left))
+            await until(lambda: len(read_pids(left)) == 3)
+            os.kill(forkserver_of(p), signal.SIGKILL)
+            await watch.until_logged("the fork server is gone")
+            handle.cancel()
+            assert (await soon(handle.wait())).status is JobStatus.CANCELLED
+            await until(lambda: all_gone(read_pids(left)))
+
+
+async def test_a_fork_server_that_dies_while_it_makes_workers_loses_no_job() -> None:
+    p = pool(max_jobs=4)
+    async with p:
+        os.kill(forkserver_of(p), signal.SIGKILL)
+        # Handed to the idle worker, asked of the dead, and waiting for the next one.
+        handles = [p.submit(jobs.double, number) for number in range(8)]
+        assert [await soon(handle) for handle in handles] == [2 * number for number in range(8)]
+
+
+async def test_a_fork_server_that_does_not_come_back_fails_those_who_wait(tmp_path: Path) -> None:
+    outage = tmp_path / "outage"
+    p = pool(
+        preload_fnc=fails_to_warm.raises_while_the_file_exists, user_arguments=os.fspath(outage)
+    )
+    async with p:
+        outage.touch()
+        os.kill(forkserver_of(p), signal.SIGKILL)
+        assert await soon(p.submit(jobs.double, 1)) == 2
+        with pytest.raises(SetupFailed, match="no model in the store"):
+            await soon(p.submit(jobs.double, 2))
+
+
+# ── the supervisor ───────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("context", ["forkserver", "spawn"])
+async def test_two_seconds_after_the_supervisor_was_killed_nothing_of_it_is_left(
+    context: str,
+) -> None:
+    async with script("tests.children.supervisor_to_be_killed", context) as process:
+        assert process.stdout is not None
+        line = await soon(process.stdout.readline())
+        assert line, (await process.communicate())[1].decode()
+        told = json.loads(line)
+        # Each worker, and what three of them started; a fork server where there is one.
+        assert len(told["pids"]) >= told["workers"] + 3
+        began = time.monotonic()
+        process.kill()
+        await until(lambda: all_gone(told["pids"]))
+        assert time.monotonic() - began < 2.0
+
+
+# ── nothing left to open ─────────────────────────────────────────────────────
+
+
+async def test_without_descriptors_jobs_wait_and_the_remedy_is_named(tmp_path: Path) -> None:
+    async with script("tests.children.runs_out_of_descriptors", tmp_path / "go") as process:
+        out, error = await soon(process.communicate(), 60)
+        assert out, error.decode()
+        told = json.loads(out)
+        assert told["outcomes"] == ["succeeded"] * 30
+        assert told["waiting"] > 0
+        assert any(
+            "no worker can be started: Too many open files" in text
+            and "raise the limit on open files (ulimit -n)" in text
+            for text in told["warnings"]
+        )
