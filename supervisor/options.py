@@ -146,11 +146,11 @@ def check_int(name: str, value: object, *, at_least: int = 0) -> None:
 def check_text(name: str, value: object) -> str:
     """Return *value*, or raise OptionError unless it is text that can be sent as UTF-8."""
     if not isinstance(value, str):
-        raise OptionError(name, value, "text")
+        raise OptionError(name, value, "a string")
     try:
         value.encode()
     except UnicodeEncodeError as exc:
-        raise OptionError(name, value, "text without lone surrogates") from exc
+        raise OptionError(name, value, "a string without lone surrogates") from exc
     return value
 
 
@@ -158,12 +158,6 @@ def check_hook(name: str, value: object) -> None:
     """Raise OptionError unless *value* can be called, or is None."""
     if value is not None and not callable(value):
         raise OptionError(name, value, "a function, or None")
-
-
-def check_text(name: str, value: object) -> None:
-    """Raise OptionError unless *value* is a string."""
-    if not isinstance(value, str):
-        raise OptionError(name, value, "a string")
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
@@ -180,7 +174,7 @@ def check_log_level(name: str, value: object) -> str:
     return value.upper()
 
 
-def _optional(check: Callable[..., None], name: str, value: object, **bounds: Any) -> None:
+def _optional(check: Callable[..., object], name: str, value: object, **bounds: Any) -> None:
     if value is not None:
         check(name, value, **bounds)
 

@@ -301,9 +301,7 @@ class Lifecycles(RuleBasedStateMachine):
         ),
         pick=st.integers(0, 99),
     )
-    def harm_a_worker(
-        self, number: signal.Signals, states: tuple[State, ...], pick: int
-    ) -> None:
+    def harm_a_worker(self, number: signal.Signals, states: tuple[State, ...], pick: int) -> None:
         worker = _picked([each for each in self._workers.all if each.state in states], pick)
         if worker is None or worker.pidfd is None:
             return
@@ -558,7 +556,9 @@ class Lifecycles(RuleBasedStateMachine):
         # A job's result may sit in memory of its own until its caller drops it.
         self._stories.clear()
         self._close_loop()
-        left = {fd: what for fd, what in descriptors().items() if fd not in self._before.descriptors}
+        left = {
+            fd: what for fd, what in descriptors().items() if fd not in self._before.descriptors
+        }
         assert not left, f"descriptors left: {left}"
         threads = [each for each in threading.enumerate() if each not in self._before.threads]
         assert not threads, f"threads left: {threads}"

@@ -115,14 +115,10 @@ class Load:
     def _submit(self, job: str) -> JobHandle[Any]:
         if self._chance.random() < 0.1:
             self.deeds[job] = self._chance.choice(sorted(CRASHES))
-            return self._pool.schedule(
-                jobs.noted, (self._ledger, job, self.deeds[job]), job_id=job
-            )
+            return self._pool.schedule(jobs.noted, (self._ledger, job, self.deeds[job]), job_id=job)
         self.deeds[job] = "return_a_value"
         length = self._chance.randrange(2**32)
-        return self._pool.schedule(
-            jobs.noted_for_a_while, (self._ledger, job, length), job_id=job
-        )
+        return self._pool.schedule(jobs.noted_for_a_while, (self._ledger, job, length), job_id=job)
 
     def check(self) -> None:
         """Assert that each job ended as its deed says, and ran once."""
@@ -152,9 +148,7 @@ async def test_each_of_many_jobs_ends_once_and_nothing_grows(ledger: str) -> Non
         after = take_marks()
         now = pool.stats()
     load.check()
-    assert now.total_jobs == JOBS == sum(
-        (now.total_succeeded, now.total_failed, now.total_killed)
-    )
+    assert now.total_jobs == JOBS == sum((now.total_succeeded, now.total_failed, now.total_killed))
     assert now.total_cancelled == now.total_timed_out == 0
     assert now.peak_running <= IN_FLIGHT
     assert len(after.descriptors) == len(before.descriptors)

@@ -110,9 +110,7 @@ class Actions:
         timeout = chance.choice([None, 0.5, 0.05])
         if chance.random() < 0.3:
             arguments = (self._ledger, name, chance.random() < 0.3)
-            handle = self._pool.schedule(
-                jobs.noted_async, arguments, timeout=timeout, job_id=name
-            )
+            handle = self._pool.schedule(jobs.noted_async, arguments, timeout=timeout, job_id=name)
         else:
             deed = chance.choice(DEEDS)
             if deed == "sleep_for_ever":
