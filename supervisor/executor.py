@@ -14,7 +14,7 @@ from typing import Any, Final, ParamSpec, TypeVar, overload
 from supervisor import clock, travel
 from supervisor.child.boot import Hooks
 from supervisor.errors import OptionError, PoolClosed
-from supervisor.futures import FutureHandle, JobFuture
+from supervisor.futures import FutureHandle, JobFuture, without_frames
 from supervisor.launch import Blueprint
 from supervisor.lifecycle import GOING
 from supervisor.loopthread import LoopThread, is_exiting
@@ -145,15 +145,8 @@ class ProcessPoolExecutor(Executor):
             BrokenProcessPool: no worker can be warmed; the text has the child's traceback.
         """
         job_id = f"{self._prefix}-{next(self._numbers)}"
-        error: Exception | None = None
-        body = b""
-        try:
-            if not callable(fn):
-                raise TypeError(f"expected a function to call, got {fn!r}")
-            body = travel.pack_call(fn, args, kwargs)
-            check_size(body, self._options)
-        except Exception as exc:  # noqa: BLE001 - pickling runs the user's code; the future has it
-            error = exc
+        # Pickled here, in the caller's thread, and before the lock is taken.
+        body, error = self._packed(fn, args, kwargs)
         with self._lock:
             thread = self._started()
             broken = thread.broken
@@ -165,6 +158,18 @@ class ProcessPoolExecutor(Executor):
         if error is not None:
             future.fail(error)
         return future
+
+    def _packed(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[bytes, Exception | None]:
+        try:
+            if not callable(fn):
+                raise TypeError(f"expected a function to call, got {fn!r}")
+            body = travel.pack_call(fn, args, kwargs)
+            check_size(body, self._options)
+        except Exception as exc:  # noqa: BLE001 - pickling runs the user's code; the future has it
+            return b"", without_frames(exc)
+        return body, None
 
     def _record(self, job_id: str, future: JobFuture[Any], body: bytes) -> JobRecord:
         return JobRecord(

@@ -21,6 +21,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError, process
 from typing import Any, Protocol, TypeVar
@@ -128,7 +129,11 @@ class JobFuture(Future[T]):
         """
         super().exception(timeout)
         self._open()
-        return super().result()
+        try:
+            return super().result()
+        finally:
+            # The exception's traceback holds this frame.
+            del self
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what :meth:`result` would raise, or None. Waits like it."""
@@ -230,11 +235,27 @@ def _opened(outcome: JobOutcome, parcel: Parcel | None) -> tuple[Any, BaseExcept
     except BaseException as exc:  # noqa: BLE001 - the job's own exception, whatever it is
         exc.__traceback__ = None
         if isinstance(exc.__cause__, RemoteTraceback):
-            # The class by which programs, and the standard library's own tests,
-            # recognise an exception that came from a worker.
-            cause: Callable[[str], Exception] = process._RemoteTraceback  # type: ignore[assignment]
-            exc.__cause__ = cause(str(exc.__cause__))
+            exc.__cause__ = _standard_cause(exc.__cause__)
         return None, exc
+
+
+def without_frames(error: Exception) -> Exception:
+    """Return *error* with its traceback as text.
+
+    A future that keeps an exception with frames keeps the arguments alive that were
+    in them, and itself.
+    """
+    lines = traceback.format_exception(type(error), error, error.__traceback__)
+    error.__traceback__ = error.__context__ = None
+    error.__cause__ = _standard_cause(RemoteTraceback("".join(lines)))
+    return error
+
+
+def _standard_cause(cause: RemoteTraceback) -> Exception:
+    # The class by which programs, and the standard library's own tests, recognise
+    # an exception that was raised elsewhere.
+    make: Callable[[str], Exception] = process._RemoteTraceback  # type: ignore[assignment]
+    return make(str(cause))
 
 
 class FutureHandle(JobHandle[Any]):

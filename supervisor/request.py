@@ -151,6 +151,14 @@ async def ask(on_request: Hook | None, job: JobInfo, seconds: float) -> AcceptAr
 
 
 async def _call(on_request: Hook, request: JobRequest) -> None:
+    try:
+        await _call_either(on_request, request)
+    except SystemExit as exc:
+        # Raised in a task it would end the server's loop.
+        raise RuntimeError(f"it called sys.exit({exc.code!r})") from exc
+
+
+async def _call_either(on_request: Hook, request: JobRequest) -> None:
     if inspect.iscoroutinefunction(on_request) or inspect.iscoroutinefunction(
         getattr(on_request, "__call__", None)  # noqa: B004 - an object with an async __call__
     ):

@@ -115,7 +115,15 @@ class AgentServer:
         self._options = replaced
 
     @overload
-    def rtc_session(self, func: F) -> F: ...
+    def rtc_session(
+        self,
+        func: F,
+        *,
+        agent_name: str = "",
+        type: ServerType = ServerType.ROOM,
+        on_request: Hook | None = None,
+        on_session_end: Hook | None = None,
+    ) -> F: ...
     @overload
     def rtc_session(
         self,

@@ -12,8 +12,10 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable
+from typing import Any
 
 from supervisor.child import spawned
+from supervisor.child.boot import Sealed
 from supervisor.launch import (
     Blueprint,
     FreshProcess,
@@ -49,7 +51,13 @@ class SpawnLauncher:
         self._starting: set[asyncio.Task[None]] = set()
 
     async def start(self) -> float:
-        """Nothing is shared, so there is nothing to get ready."""
+        """Nothing is shared, so there is nothing to get ready.
+
+        Raises:
+            PicklingError, TypeError, AttributeError: a hook cannot travel.
+        """
+        # Every launch would fail of it again, so it is found out once, here.
+        await in_thread(lambda: check_hooks_travel(self._blueprint), "greenroom-launch")
         return 0.0
 
     def launch(self, worker: int, ends: SideOfChild) -> None:
@@ -104,6 +112,23 @@ class SpawnLauncher:
             self._watches.pop(worker)()
             self._processes.pop(worker, None)
             logger.warning("worker %d was still there at the end: %s", worker, report)
+
+
+def check_hooks_travel(blueprint: Blueprint) -> None:
+    """Raise what making a process would raise because of the user's hooks.
+
+    What can only be inherited is pickled only while a process is made, so this
+    pretends to. Runs on: a thread of its own.
+    """
+    from multiprocess import context, popen_spawn_posix
+
+    pretended: Any = popen_spawn_posix.Popen.__new__(popen_spawn_posix.Popen)
+    pretended._fds = []
+    context.set_spawning_popen(pretended)
+    try:
+        Sealed(blueprint.hooks).__reduce__()
+    finally:
+        context.set_spawning_popen(None)
 
 
 def _wait(process: FreshProcess) -> object:

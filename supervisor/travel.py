@@ -14,6 +14,7 @@ not say whose lock it is.
 from __future__ import annotations
 
 import copyreg
+import functools
 import io
 import os
 import pickle
@@ -46,10 +47,14 @@ def main_travels() -> bool:
     """
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
-    if spec is not None:
-        name: str = spec.name
+    return _is_imported(None if spec is None else spec.name, getattr(main, "__file__", None))
+
+
+@functools.lru_cache(maxsize=8)
+def _is_imported(name: str | None, path: str | None) -> bool:
+    # Asked for each job, and the answer costs a look at the file system.
+    if name is not None:
         return name != "__main__" and not name.endswith(".__main__")
-    path = getattr(main, "__file__", None)
     if path is None or os.path.splitext(os.path.basename(path))[0] == "ipython":
         return False
     return os.path.exists(path)

@@ -187,9 +187,11 @@ def take_multiprocessing_identity(worker: int, supervisor_pid: int, authkey: byt
         process: Any = sys.modules.get(f"{package}.process")
         if process is None:
             continue
+        # multiprocess brought the key of its own that the host has for it.
+        key = authkey if package == "multiprocessing" else process.current_process().authkey
         current = process.BaseProcess(name=f"GreenroomWorker-{worker}")
         current._identity = (worker,)
-        current._config["authkey"] = process.AuthenticationString(authkey)
+        current._config["authkey"] = process.AuthenticationString(key)
         current._parent_pid = supervisor_pid
         process._current_process = current
         process._parent_process = process._ParentProcess("MainProcess", supervisor_pid, sentinel)

@@ -94,6 +94,18 @@ class _Abandoned(Exception):
     """The entrypoint ignored its cancellation; the session is closed over it."""
 
 
+async def _caught(awaitable: Awaitable[Any]) -> tuple[Any, SystemExit | None]:
+    """Await; return a SystemExit instead of raising it.
+
+    Raised in a task it would end the loop under everything else that runs there,
+    and once more when the loop is used again to close the session.
+    """
+    try:
+        return await awaitable, None
+    except SystemExit as exc:
+        return None, exc
+
+
 class JobRunner:
     """Runs one job after the other in this process.
 
@@ -182,7 +194,10 @@ class JobRunner:
         self._stop.register(None)
         if not inspect.isawaitable(value):
             return value
-        return self.run_on_loop(self._live(context, value))
+        value, exiting = self.run_on_loop(self._live(context, value))
+        if exiting is not None:
+            raise exiting
+        return value
 
     def run_on_loop(self, awaitable: Awaitable[Any]) -> Any:
         """Run *awaitable* on the worker's loop, watched for lag."""
@@ -196,14 +211,19 @@ class JobRunner:
 
     def _interrupt_after_grace(self) -> None:
         # The plain function itself called ctx.shutdown(): it may end by itself.
-        self._control.set_alarm(
-            self._settings.shutdown_process_timeout,
-            lambda: self._interrupter.fire("shutdown"),
-        )
+        grace = self._settings.shutdown_process_timeout
 
-    async def _live(self, context: JobContext, awaitable: Awaitable[Any]) -> Any:
+        def interrupt() -> None:
+            self._interrupter.fire("shutdown")
+            self._control.set_alarm(grace, self._ignored_shutdown)
+
+        self._control.set_alarm(grace, interrupt)
+
+    async def _live(
+        self, context: JobContext, awaitable: Awaitable[Any]
+    ) -> tuple[Any, SystemExit | None]:
         loop = self._loop
-        task = asyncio.ensure_future(awaitable)
+        task = loop.create_task(_caught(awaitable))
         abandoned: asyncio.Future[None] = loop.create_future()
 
         def abandon() -> None:
@@ -220,12 +240,15 @@ class JobRunner:
         def shutdown() -> None:
             grace = self._settings.shutdown_process_timeout
             loop.call_soon_threadsafe(lambda: loop.call_later(grace, cancel, grace))
+            # For a loop that stands still: closing the session replaces this alarm.
+            self._control.set_alarm(2 * grace, self._ignored_shutdown)
 
         self._on_shutdown = shutdown
         if context.shutdown_reason is not None:
             shutdown()
         self._stop.register(stop)
-        await asyncio.wait({task, abandoned}, return_when=asyncio.FIRST_COMPLETED)
+        ways_out: set[asyncio.Future[Any]] = {task, abandoned}
+        await asyncio.wait(ways_out, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise _Abandoned
         return task.result()
@@ -267,8 +290,13 @@ class JobRunner:
     async def _guarded(self, callback: Callback, argument: object, what: str) -> None:
         try:
             await call(callback, argument)
-        except Exception:  # noqa: BLE001 - a user's callback must not end the others
+        except (Exception, SystemExit):  # noqa: BLE001 - a user's callback must not end the others
             logger.exception("a %s raised", what)
+
+    def _ignored_shutdown(self) -> None:
+        # Nobody else would end it: the supervisor was not told of the shutdown.
+        self._control.report_stuck(2 * self._settings.shutdown_process_timeout)
+        die_with_group()
 
     def _hung(self, seconds: float) -> None:
         # A plain callback blocks; nothing inside this process can stop it.

@@ -40,11 +40,20 @@ def kill_descendants() -> None:
 
 
 def _children() -> list[int]:
-    """Return the ids of the children of all threads, dead or alive; none where the system does not tell."""
+    """Return the ids of the children of all threads, dead or alive.
+
+    None where the system does not tell: no /proc, no CONFIG_PROC_CHILDREN.
+    """
     pids: list[int] = []
-    with contextlib.suppress(OSError):  # no /proc, no CONFIG_PROC_CHILDREN
+    with contextlib.suppress(OSError):
         for task in os.listdir("/proc/self/task"):
-            with contextlib.suppress(FileNotFoundError):  # a thread that has ended
-                with open(f"/proc/self/task/{task}/children", encoding="ascii") as file:
-                    pids.extend(int(pid) for pid in file.read().split())
+            pids.extend(_children_of(task))
     return pids
+
+
+def _children_of(task: str) -> list[int]:
+    try:
+        with open(f"/proc/self/task/{task}/children", encoding="ascii") as file:
+            return [int(pid) for pid in file.read().split()]
+    except (FileNotFoundError, ProcessLookupError):  # a thread that has ended
+        return []

@@ -6,16 +6,26 @@ supervisor's doing.
 
 from __future__ import annotations
 
-import multiprocess.process
 import os
 import socket
 import struct
 import time
-from typing import NoReturn
+
+import multiprocess.process
 
 from ipc import fds
 from ipc.frames import HEADER, encode_frame
-from ipc.messages import ErrorText, Finished, Hello, Lagging, Pong, Ready, SetupError, Started, encode
+from ipc.messages import (
+    ErrorText,
+    Finished,
+    Hello,
+    Lagging,
+    Pong,
+    Ready,
+    SetupError,
+    Started,
+    encode,
+)
 from supervisor import get_job_context
 
 
@@ -56,7 +66,7 @@ def channel() -> socket.socket:
     return our_sockets()[0]
 
 
-def sleep_for_ever() -> NoReturn:
+def sleep_for_ever() -> None:
     while True:
         time.sleep(1000)
 
@@ -72,32 +82,32 @@ def finished(job: str, payload: bytes | None = None, status: str = "succeeded") 
 # ── bytes that are no messages ───────────────────────────────────────────────
 
 
-def writes_noise() -> NoReturn:
+def writes_noise() -> None:
     channel().sendall(b"\xff" * 1000)
     sleep_for_ever()
 
 
-def writes_zeros() -> NoReturn:
+def writes_zeros() -> None:
     channel().sendall(bytes(1000))
     sleep_for_ever()
 
 
-def writes_a_frame_of_noise() -> NoReturn:
+def writes_a_frame_of_noise() -> None:
     channel().sendall(encode_frame(b"\xc1 no MessagePack"))
     sleep_for_ever()
 
 
-def announces_two_gigabytes() -> NoReturn:
+def announces_two_gigabytes() -> None:
     channel().sendall(HEADER.pack(2**31, 0))
     sleep_for_ever()
 
 
-def writes_half_a_frame_and_exits() -> NoReturn:
+def writes_half_a_frame_and_exits() -> None:
     channel().sendall(HEADER.pack(1000, 0) + b"half")
     os._exit(0)
 
 
-def writes_half_a_frame_and_shuts_down() -> NoReturn:
+def writes_half_a_frame_and_shuts_down() -> None:
     sock = channel()
     sock.sendall(HEADER.pack(1000, 0) + b"half")
     sock.shutdown(socket.SHUT_WR)
@@ -109,7 +119,7 @@ def writes_half_a_frame_and_returns() -> None:
     channel().sendall(HEADER.pack(100_000, 0) + b"half")
 
 
-def writes_noise_into_the_log() -> NoReturn:
+def writes_noise_into_the_log() -> None:
     our_sockets()[1].sendall(b"\xff" * 1000)
     sleep_for_ever()
 
@@ -117,50 +127,50 @@ def writes_noise_into_the_log() -> NoReturn:
 # ── messages out of place ────────────────────────────────────────────────────
 
 
-def _says(*messages: object) -> NoReturn:
+def _says(*messages: object) -> None:
     sock = channel()
     for message in messages:
         sock.sendall(encode_frame(encode(message)))  # type: ignore[arg-type]  # messages, all
     sleep_for_ever()
 
 
-def says_hello_again() -> NoReturn:
+def says_hello_again() -> None:
     _says(Hello(os.getpid()))
 
 
-def says_ready_again() -> NoReturn:
+def says_ready_again() -> None:
     _says(Ready(0.1))
 
 
-def says_that_setup_failed() -> NoReturn:
+def says_that_setup_failed() -> None:
     _says(SetupError(ErrorText("LookupError", "no model", "")))
 
 
-def says_started_again() -> NoReturn:
+def says_started_again() -> None:
     _says(Started(this_job(), time.monotonic()))
 
 
-def says_started_for_another() -> NoReturn:
+def says_started_for_another() -> None:
     _says(Started("J-another", time.monotonic()))
 
 
-def says_finished_for_another(job: str = "J-another") -> NoReturn:
+def says_finished_for_another(job: str = "J-another") -> None:
     _says(finished(job))
 
 
-def answers_a_ping_to_come() -> NoReturn:
+def answers_a_ping_to_come() -> None:
     _says(Pong(10**9))
 
 
 # ── descriptors ──────────────────────────────────────────────────────────────
 
 
-def announces_descriptors_that_do_not_come() -> NoReturn:
+def announces_descriptors_that_do_not_come() -> None:
     channel().sendall(encode_frame(encode(finished(this_job(), b"")), 1))
     sleep_for_ever()
 
 
-def sends_a_pipe_for_a_result() -> NoReturn:
+def sends_a_pipe_for_a_result() -> None:
     """The supervisor must not read it: nobody will ever write to it."""
     reader, _ = os.pipe()
     data = encode_frame(encode(finished(this_job(), b"")), 1)
@@ -168,7 +178,7 @@ def sends_a_pipe_for_a_result() -> NoReturn:
     sleep_for_ever()
 
 
-def sends_descriptors_without_end() -> NoReturn:
+def sends_descriptors_without_end() -> None:
     sock = channel()
     reader, _ = os.pipe()
     # The bytes are the beginning of a frame that never ends.
@@ -187,7 +197,7 @@ def says_finished_and_returns() -> None:
     channel().sendall(encode_frame(encode(finished(this_job()))))
 
 
-def says_finished_and_goes_on(path: str) -> NoReturn:
+def says_finished_and_goes_on(path: str) -> None:
     """A worker that may run more than one job is handed the next while this one runs."""
     channel().sendall(encode_frame(encode(finished(this_job()))))
     with open(path, "a", encoding="ascii") as file:
@@ -195,12 +205,12 @@ def says_finished_and_goes_on(path: str) -> NoReturn:
     sleep_for_ever()
 
 
-def closes_its_channel() -> NoReturn:
+def closes_its_channel() -> None:
     channel().shutdown(socket.SHUT_RDWR)
     sleep_for_ever()
 
 
-def floods_with_messages() -> NoReturn:
+def floods_with_messages() -> None:
     """Send what is allowed at any time, as fast as it goes."""
     sock = channel()
     data = encode_frame(encode(Lagging(0.0, ""))) * 100

@@ -254,7 +254,7 @@ class Commands:
 
 def hook(name: str) -> Callable[..., Any] | None:
     found = CONFIG["hooks"].get(name)
-    return None if found is None else globals()[found]  # type: ignore[no-any-return]
+    return None if found is None else globals()[found]
 
 
 async def serve() -> int:
@@ -275,7 +275,9 @@ async def serve() -> int:
     server.on("draining", lambda event: say("draining", remaining=event.remaining))
     server.on(
         "worker_exited",
-        lambda event: say("worker exited", worker=event.pid, how=str(event.exit), jobs=event.jobs_served),
+        lambda event: say(
+            "worker exited", worker=event.pid, how=str(event.exit), jobs=event.jobs_served
+        ),
     )
     if not os.isatty(0):
         asyncio.get_running_loop().add_reader(0, commands.read)

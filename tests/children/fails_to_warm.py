@@ -122,7 +122,7 @@ def stops_reading_when_a_job_comes(proc: JobProcess) -> None:
             is_killed(proc)
         os._exit(status)
 
-    Worker._run_job = die  # type: ignore[method-assign]
+    Worker._run_job = die  # type: ignore[method-assign, assignment]
 
 
 # ── in the fork server ───────────────────────────────────────────────────────

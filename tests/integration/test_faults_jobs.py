@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 import signal
@@ -58,24 +59,44 @@ async def outcome_of(handle: Any) -> JobOutcome:
     ("function", "argument", "status", "ending", "error"),
     [
         pytest.param(
-            misbehaves.exits_hard, 3, JobStatus.FAILED, "exit status 3", WorkerLost,
+            misbehaves.exits_hard,
+            3,
+            JobStatus.FAILED,
+            "exit status 3",
+            WorkerLost,
             id="os._exit is a failure",
         ),
         pytest.param(
-            misbehaves.exits_hard, 0, JobStatus.FAILED, "exit status 0", WorkerLost,
+            misbehaves.exits_hard,
+            0,
+            JobStatus.FAILED,
+            "exit status 0",
+            WorkerLost,
             id="os._exit(0) is a failure as well",
         ),
         pytest.param(
-            misbehaves.dies_of, signal.SIGSEGV, JobStatus.FAILED, "killed by SIGSEGV", WorkerLost,
+            misbehaves.dies_of,
+            signal.SIGSEGV,
+            JobStatus.FAILED,
+            "killed by SIGSEGV",
+            WorkerLost,
             id="a segmentation fault is a failure",
         ),
         pytest.param(
-            misbehaves.dies_of, signal.SIGKILL, JobStatus.KILLED, "killed by SIGKILL", JobKilled,
+            misbehaves.dies_of,
+            signal.SIGKILL,
+            JobStatus.KILLED,
+            "killed by SIGKILL",
+            JobKilled,
             id="SIGKILL from outside is a kill",
         ),
         pytest.param(
-            misbehaves.dies_of_later, signal.SIGABRT, JobStatus.FAILED, "killed by SIGABRT",
-            WorkerLost, id="an abort in an async function is a failure",
+            misbehaves.dies_of_later,
+            signal.SIGABRT,
+            JobStatus.FAILED,
+            "killed by SIGABRT",
+            WorkerLost,
+            id="an abort in an async function is a failure",
         ),
     ],
 )
@@ -116,7 +137,9 @@ async def test_sys_exit_in_a_call_is_the_exception_of_the_call(context: str) -> 
 @pytest.mark.parametrize(
     ("room", "status", "said"),
     [
-        pytest.param("raises", JobStatus.FAILED, "RuntimeError: the entrypoint failed", id="raises"),
+        pytest.param(
+            "raises", JobStatus.FAILED, "RuntimeError: the entrypoint failed", id="raises"
+        ),
         pytest.param("exits hard", JobStatus.FAILED, "exit status 3", id="exits hard"),
         pytest.param("exits softly", JobStatus.FAILED, "SystemExit: 3", id="exits softly"),
         pytest.param("exits softly with 0", JobStatus.SUCCEEDED, "", id="exits softly with 0"),
@@ -371,8 +394,6 @@ async def test_a_job_whose_process_tree_is_over_its_memory_limit_is_killed(conte
 async def test_a_flood_holds_up_neither_other_jobs_nor_its_own_pings(
     function: Callable[..., Any], heard_as: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import logging
-
     heard = 0
     flowing = asyncio.Event()
 
@@ -401,7 +422,7 @@ async def test_a_flood_holds_up_neither_other_jobs_nor_its_own_pings(
         for number in range(10):
             before = heard
             assert await soon(p.submit(jobs.double, number)) == 2 * number
-            await until(lambda before=before: heard > before)  # type: ignore[misc]
+            await until(lambda so_far=before: heard > so_far)  # type: ignore[misc]
         assert flood.status is JobStatus.RUNNING
         flood.cancel()
         with pytest.raises(JobCancelled):

@@ -30,16 +30,25 @@ def pool(context: str = "forkserver", **options: Any) -> ProcessPool:
 # ── at start ─────────────────────────────────────────────────────────────────
 
 
-@both
 @pytest.mark.parametrize(
-    ("setup_fnc", "said"),
+    ("context", "setup_fnc", "said"),
     [
-        pytest.param(fails_to_warm.raises, "LookupError: no model in the store", id="raises"),
-        pytest.param(fails_to_warm.raises_later, "LookupError: no model", id="raises, being async"),
-        pytest.param(fails_to_warm.exits, "exit status 3", id="exits"),
-        pytest.param(fails_to_warm.exits_softly, "SystemExit: no licence", id="exits softly"),
-        pytest.param(fails_to_warm.crashes, "killed by SIGSEGV", id="crashes"),
-        pytest.param(fails_to_warm.is_killed, "killed by SIGKILL", id="is killed"),
+        pytest.param(
+            "forkserver", fails_to_warm.raises, "LookupError: no model in the store", id="raises"
+        ),
+        pytest.param(
+            "forkserver", fails_to_warm.raises_later, "LookupError: no model", id="raises, async"
+        ),
+        pytest.param("forkserver", fails_to_warm.exits, "exit status 3", id="exits"),
+        pytest.param(
+            "forkserver", fails_to_warm.exits_softly, "SystemExit: no licence", id="exits softly"
+        ),
+        pytest.param("forkserver", fails_to_warm.crashes, "killed by SIGSEGV", id="crashes"),
+        pytest.param("forkserver", fails_to_warm.is_killed, "killed by SIGKILL", id="is killed"),
+        pytest.param(
+            "spawn", fails_to_warm.raises, "LookupError: no model in the store", id="raises, spawn"
+        ),
+        pytest.param("spawn", fails_to_warm.exits, "exit status 3", id="exits, spawn"),
     ],
 )
 async def test_a_pool_whose_setup_fails_does_not_start(
@@ -52,7 +61,7 @@ async def test_a_pool_whose_setup_fails_does_not_start(
 
 async def test_the_error_of_a_failed_start_carries_the_traceback_of_the_child() -> None:
     with pytest.raises(SetupFailed) as caught:
-        await soon(pool(setup_fnc=fails_to_warm.raises).start())
+        await soon(pool(setup_fnc=fails_to_warm.raises, num_idle_processes=5).start())
     assert 'raise LookupError("no model in the store")' in caught.value.traceback
     assert caught.value.traceback in str(caught.value)
 
@@ -68,21 +77,23 @@ async def test_a_setup_that_outlives_its_timeout_fails_the_start() -> None:
 async def test_a_server_whose_setup_fails_does_not_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = make_server(misbehaves.entrypoint, setup_fnc=fails_to_warm.raises)
+    server = make_server(
+        misbehaves.entrypoint, setup_fnc=fails_to_warm.raises, num_idle_processes=5
+    )
     with pytest.raises(SetupFailed, match="no model in the store") as caught:
         async with running(server, tmp_path, monkeypatch):
             pytest.fail("the server runs")
     assert "raise LookupError" in caught.value.traceback
 
 
-@both
 @pytest.mark.parametrize(
-    "setup_fnc",
+    ("context", "setup_fnc"),
     [
-        pytest.param(fails_to_warm.exits_once, id="exits"),
-        pytest.param(fails_to_warm.exits_softly_once, id="exits softly"),
-        pytest.param(fails_to_warm.crashes_once, id="crashes"),
-        pytest.param(fails_to_warm.is_killed_once, id="is killed"),
+        pytest.param("forkserver", fails_to_warm.exits_once, id="exits"),
+        pytest.param("forkserver", fails_to_warm.exits_softly_once, id="exits softly"),
+        pytest.param("forkserver", fails_to_warm.crashes_once, id="crashes"),
+        pytest.param("forkserver", fails_to_warm.is_killed_once, id="is killed"),
+        pytest.param("spawn", fails_to_warm.is_killed_once, id="is killed, spawn"),
     ],
 )
 async def test_a_worker_that_ends_while_it_warms_up_is_replaced(
@@ -138,9 +149,7 @@ async def test_a_setup_that_fails_later_is_warned_of_and_recovers_by_itself(
     setup_fnc: Callable[..., Any], said: str, tmp_path: Path
 ) -> None:
     outage = tmp_path / "outage"
-    p = pool(
-        setup_fnc=setup_fnc, user_arguments=os.fspath(outage), initialize_process_timeout=1.0
-    )
+    p = pool(setup_fnc=setup_fnc, user_arguments=os.fspath(outage), initialize_process_timeout=1.0)
     with Watch(p) as watch:
         async with p:
             outage.touch()
@@ -156,9 +165,7 @@ async def test_a_setup_that_fails_later_is_warned_of_and_recovers_by_itself(
 
 async def test_a_pool_whose_setup_never_works_again_fails_those_who_wait(tmp_path: Path) -> None:
     outage = tmp_path / "outage"
-    p = pool(
-        setup_fnc=fails_to_warm.raises_while_the_file_exists, user_arguments=os.fspath(outage)
-    )
+    p = pool(setup_fnc=fails_to_warm.raises_while_the_file_exists, user_arguments=os.fspath(outage))
     async with p:
         outage.touch()
         first, *others = [p.submit(jobs.double, number) for number in range(4)]
@@ -185,11 +192,13 @@ async def test_a_pool_whose_setup_never_works_again_fails_those_who_wait(tmp_pat
         pytest.param(fails_to_warm.exits_softly, "no licence", id="exits softly"),
         pytest.param(fails_to_warm.crashes, "killed by SIGSEGV", id="crashes"),
         pytest.param(
-            fails_to_warm.leaves_a_thread, r"1 thread\(s\) running: refresh-cache.*setup_fnc",
+            fails_to_warm.leaves_a_thread,
+            r"1 thread\(s\) running: refresh-cache.*setup_fnc",
             id="leaves a thread",
         ),
         pytest.param(
-            fails_to_warm.leaves_a_native_thread, r"1 thread\(s\) running: .*native.*setup_fnc",
+            fails_to_warm.leaves_a_native_thread,
+            r"1 thread\(s\) running: .*native.*setup_fnc",
             id="leaves a native thread",
         ),
     ],
@@ -241,17 +250,22 @@ async def test_a_fork_that_fails_for_a_moment_delays_the_start_and_names_the_rem
 # ── idle workers ─────────────────────────────────────────────────────────────
 
 
-@both
 @pytest.mark.parametrize(
-    "number", ["SIGKILL", "SIGSEGV", "SIGUSR1", "SIGUSR2"],
-    ids=["is killed", "crashes", "exits", "exits softly"],
+    ("context", "number"),
+    [
+        pytest.param("forkserver", signal.SIGKILL, id="is killed"),
+        pytest.param("forkserver", signal.SIGSEGV, id="crashes"),
+        pytest.param("forkserver", signal.SIGUSR1, id="exits"),
+        pytest.param("forkserver", signal.SIGUSR2, id="exits softly"),
+        pytest.param("spawn", signal.SIGKILL, id="is killed, spawn"),
+    ],
 )
-async def test_an_idle_worker_that_ends_is_replaced(context: str, number: str) -> None:
+async def test_an_idle_worker_that_ends_is_replaced(context: str, number: signal.Signals) -> None:
     p = pool(context, setup_fnc=fails_to_warm.dies_on_a_signal)
     with Watch(p) as watch:
         async with p:
             (pid,) = watch.warm
-            os.kill(pid, signal.Signals[number])
+            os.kill(pid, number)
             await watch.until_exited(pid)
             await watch.until_idle()
             assert watch.warm[-1] != pid

@@ -9,7 +9,7 @@ What must hold:
 * every accepted job gets exactly one outcome, of a kind that its history explains;
 * no job runs twice, and none in a process that ran another;
 * ``setup_fnc`` has finished, in the same process, before the job begins;
-* left alone, the pool has as many idle workers as are wanted;
+* no job waits while a worker could take it; left alone, the pool has as many idle workers as are wanted;
 * the totals and the census add up, after each step;
 * nothing raises on the loop, and at the end nothing is left.
 
@@ -133,6 +133,7 @@ class Story:
     has_timeout: bool = False
     killed: bool = False  # its worker got our SIGKILL
     stopped: bool = False  # its worker got our SIGSTOP
+    harmed_in_it: bool = False  # and it had begun: it cannot go on
     endings: list[JobStatus] = field(default_factory=list)
 
     @property
@@ -199,7 +200,7 @@ class Lifecycles(RuleBasedStateMachine):
         self._loop.set_exception_handler(lambda loop, context: self._loop_errors.append(context))
         self._changed = asyncio.Event()
         self._target = idle
-        self._peak_max_jobs = max_jobs
+        self._max_jobs = self._peak_max_jobs = max_jobs
         self._pool = ProcessPool(
             setup_fnc=jobs.set_up,
             num_idle_processes=idle,
@@ -323,6 +324,18 @@ class Lifecycles(RuleBasedStateMachine):
             story = self._stories[worker.job.id]
             story.killed |= number == signal.SIGKILL
             story.stopped |= number == signal.SIGSTOP
+            story.harmed_in_it |= worker.job.begun
+
+    @rule(number=st.sampled_from([signal.SIGKILL, signal.SIGSTOP]), asynchronous=st.booleans())
+    def harm_a_worker_that_runs_a_job(self, number: signal.Signals, asynchronous: bool) -> None:
+        with self._step(f"submit a job that never ends; {number.name} once one has begun"):
+            self._submit("await_for_ever" if asynchronous else "sleep_for_ever", None)
+            self._run(self._some_events(3))
+            running = [each for each in self._workers.all if each.job is not None]
+            worker = next((each for each in running if each.job.begun), None)
+            if worker is not None:
+                self._tell(f"    {number.name} to {worker}")
+                self._harm(worker, number)
 
     @rule()
     def kill_the_fork_server(self) -> None:
@@ -343,6 +356,7 @@ class Lifecycles(RuleBasedStateMachine):
     def change_max_jobs(self, max_jobs: int) -> None:
         with self._step(f"max_jobs = {max_jobs}"):
             self._open_pool.update_options(max_jobs=max_jobs)
+            self._max_jobs = max_jobs
             self._peak_max_jobs = max(self._peak_max_jobs, max_jobs)
 
     # ── letting it be ────────────────────────────────────────────────────────
@@ -420,6 +434,15 @@ class Lifecycles(RuleBasedStateMachine):
             assert now.stopping == counted[State.STOPPING] + counted[State.KILLED]
 
     @invariant()
+    def no_job_waits_while_a_worker_could_take_it(self) -> None:
+        with self._checking():
+            now = self._open_pool.stats()
+            if self._workers._comparing:
+                return  # it will be seen to in the loop's next turn
+            handed_over = len(self._open_stories()) - now.waiting
+            assert not now.waiting or not now.idle or handed_over >= self._max_jobs
+
+    @invariant()
     def no_job_has_ended_twice(self) -> None:
         with self._checking():
             for story in self._stories.values():
@@ -463,7 +486,11 @@ class Lifecycles(RuleBasedStateMachine):
             await pool.aclose(cancel=True)
             await waiting
         else:
-            endless = [each for each in self._open_stories() if not NATURAL_ENDS[each.deed]]
+            endless = [
+                each
+                for each in self._open_stories()
+                if not NATURAL_ENDS[each.deed] and not each.harmed_in_it
+            ]
             self._ask_all(endless)
             for story in endless[::2]:
                 story.handle.cancel()
@@ -651,7 +678,7 @@ def history_settings() -> settings:
     """Return the settings: the same histories each time, or as many new ones as are asked for."""
     asked_for = os.environ.get("GREENROOM_EXAMPLES")
     return settings(
-        max_examples=int(asked_for) if asked_for else 25,
+        max_examples=int(asked_for) if asked_for else 60,
         stateful_step_count=25,
         derandomize=asked_for is None,
         deadline=None,

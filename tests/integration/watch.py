@@ -108,14 +108,14 @@ async def until(condition: Callable[[], object], seconds: float = PATIENCE) -> N
 def is_gone(pid: int) -> bool:
     """Return whether the process has ended; a zombie has."""
     try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
 
 
 def is_stopped(pid: int) -> bool:
     """Return whether the process is stopped by a signal."""
-    return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
 
 
 def all_gone(pids: Iterable[int]) -> bool:

@@ -40,7 +40,9 @@ def test_only_the_end_of_the_last_job_leads_to_gone(stage: Stage, cause: Cause) 
 
 
 @each_cell
-def test_every_signal_takes_one_stage_until_everything_is_killed(stage: Stage, cause: Cause) -> None:
+def test_every_signal_takes_one_stage_until_everything_is_killed(
+    stage: Stage, cause: Cause
+) -> None:
     after = step(stage, Cause.SIGNAL)
     if stage in (Stage.KILLING, Stage.GONE):
         assert after is stage
@@ -143,9 +145,7 @@ class FakeDrained:
 
 
 def drain_of(drained: FakeDrained, timeout: float | None = None, grace: float = 3600.0) -> Drain:
-    return Drain(
-        asyncio.get_running_loop(), drained, timeout=lambda: timeout, grace=lambda: grace
-    )
+    return Drain(asyncio.get_running_loop(), drained, timeout=lambda: timeout, grace=lambda: grace)
 
 
 async def finished(drain: Drain) -> int:
@@ -171,11 +171,11 @@ async def test_jobs_that_end_by_themselves_mean_status_0() -> None:
     drain = drain_of(drained, timeout=3600.0)
     drain.signal(signal.SIGTERM)
     assert drain.begun
-    assert drain.stage is Stage.DRAINING
+    assert drain.stage.value == "draining"
     drained.end_jobs()
     assert await finished(drain) == 0
     assert drained.told == [("begin", 3600.0)]
-    assert drain.stage is Stage.GONE
+    assert drain.stage.value == "gone"
 
 
 async def test_the_deadline_asks_and_means_124() -> None:
@@ -245,6 +245,59 @@ async def test_a_fourth_signal_tells_nobody_anything() -> None:
     assert [name for name, _ in drained.told] == ["begin", "stop", "kill"]
     drained.end_jobs()
     assert await finished(drain) == 128 + signal.SIGTERM
+
+
+async def test_when_no_job_is_left_a_third_signal_still_kills_workers_that_do_not_leave() -> None:
+    drained = FakeDrained()
+    drained.end_jobs()
+    drain = drain_of(drained)
+    drain.signal(signal.SIGTERM)
+    assert await asyncio.wait_for(drain.wait(), 30) == 0
+    drain.signal(signal.SIGTERM)
+    # It has nobody to ask: whoever is left was asked already.
+    assert (drain.exit_status, drained.told) == (0, [("begin", None)])
+    drain.signal(signal.SIGINT)
+    assert (drain.exit_status, drained.told[-1]) == (128 + signal.SIGINT, ("kill", None))
+    drain.close()
+
+
+async def test_a_start_that_is_quick_enough_comes_to_its_end() -> None:
+    async def start() -> None:
+        await asyncio.sleep(0)
+
+    drain = drain_of(FakeDrained())
+    assert await drain.start_unless_gone(start())
+    drain.close()
+
+
+async def test_a_start_is_cancelled_when_the_drain_is_over_first() -> None:
+    stopped = asyncio.Event()
+
+    async def start() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    drained = FakeDrained()
+    drained.end_jobs()
+    drain = drain_of(drained)
+    starting = asyncio.ensure_future(drain.start_unless_gone(start()))
+    await asyncio.sleep(0)
+    drain.signal(signal.SIGTERM)
+    assert not await asyncio.wait_for(starting, 30)
+    assert stopped.is_set()
+    drain.close()
+
+
+async def test_a_start_that_raises_raises_it_to_whoever_started() -> None:
+    async def start() -> None:
+        raise ValueError("no model")
+
+    drain = drain_of(FakeDrained())
+    with pytest.raises(ValueError, match="no model"):
+        await drain.start_unless_gone(start())
+    drain.close()
 
 
 async def test_a_signal_after_the_deadline_cuts_the_grace_short() -> None:
