@@ -16,7 +16,6 @@ from supervisor.child.boot import Hooks
 from supervisor.errors import OptionError, PoolClosed
 from supervisor.futures import FutureHandle, JobFuture, without_frames
 from supervisor.launch import Blueprint
-from supervisor.lifecycle import GOING
 from supervisor.loopthread import LoopThread, is_exiting
 from supervisor.mapping import ordered_map
 from supervisor.options import (
@@ -28,7 +27,7 @@ from supervisor.options import (
     default_idle,
 )
 from supervisor.pool import MB, check_size, child_settings
-from supervisor.processes import WorkerProcess
+from supervisor.processes import WorkerProcess, as_processes
 from supervisor.record import JobRecord
 from supervisor.results import DATA, PICKLE
 from supervisor.stats import PoolStats
@@ -307,15 +306,7 @@ class ProcessPoolExecutor(Executor):
     @property
     def _processes(self) -> Mapping[int, WorkerProcess]:
         thread = self._thread
-        if thread is None:
-            return {}
-        found = {}
-        for worker in thread.workers:
-            # Those that leave after their last job are not counted: their places
-            # have been taken.
-            if worker.pid is not None and (worker.job is not None or worker.state not in GOING):
-                found[worker.pid] = WorkerProcess(worker, worker.pid, thread.kill_worker)
-        return found
+        return {} if thread is None else as_processes(thread.workers, thread.kill_worker)
 
     @property
     def _executor_manager_thread(self) -> threading.Thread | None:

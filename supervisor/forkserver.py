@@ -231,7 +231,7 @@ class ForkServer:
     def _ended(self, error: IpcError | None) -> None:
         # Its exit follows. If it does not, it is alive but mute, and of no use.
         if error is not None and self._process is not None and not self._gone.done():
-            logger.error("the fork server broke the protocol and is killed: %s", error)
+            logger.error("the fork server does not talk any more and is killed: %s", error)
             self._process.kill_group()
 
     def _exited(self) -> None:

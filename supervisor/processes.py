@@ -9,11 +9,27 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import psutil
 
+from supervisor.lifecycle import GOING
 from supervisor.worker import Worker
+
+
+def as_processes(
+    workers: Iterable[Worker], kill: Callable[[Worker, str], None]
+) -> dict[int, WorkerProcess]:
+    """Return the workers by pid.
+
+    Those that leave after their last job are not among them: their places have
+    been taken.
+    """
+    return {
+        worker.pid: WorkerProcess(worker, worker.pid, kill)
+        for worker in workers
+        if worker.pid is not None and (worker.job is not None or worker.state not in GOING)
+    }
 
 
 class WorkerProcess:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from supervisor import JobKilled, JobStatus, ProcessPool, SetupFailed, WorkerLost
+from supervisor import JobHandle, JobKilled, JobStatus, ProcessPool, SetupFailed, WorkerLost
 from tests.children import fails_to_warm, misbehaves
 from tests.integration import jobs
 from tests.integration.conftest import soon
@@ -60,8 +60,10 @@ async def test_jobs_outlive_their_fork_server_and_new_ones_run_when_it_is_back(
     with Watch(p) as watch:
         async with p:
             go = tmp_path / "go"
-            running = [p.submit(misbehaves.wait_for_file, os.fspath(go)) for _ in range(2)]
-            failing = p.submit(misbehaves.raises_once_there_is, os.fspath(go))
+            running: list[JobHandle[Any]] = [
+                p.submit(misbehaves.wait_for_file, os.fspath(go)) for _ in range(2)
+            ]
+            failing: JobHandle[Any] = p.submit(misbehaves.raises_once_there_is, os.fspath(go))
             await until(lambda: all(h.status is JobStatus.RUNNING for h in (*running, failing)))
             await watch.until_idle(2)
             first = forkserver_of(p)

@@ -9,7 +9,8 @@ What must hold:
 * every accepted job gets exactly one outcome, of a kind that its history explains;
 * no job runs twice, and none in a process that ran another;
 * ``setup_fnc`` has finished, in the same process, before the job begins;
-* no job waits while a worker could take it; left alone, the pool has as many idle workers as are wanted;
+* no job waits while a worker could take it, and left alone, the pool has as many
+  idle workers as are wanted;
 * the totals and the census add up, after each step;
 * nothing raises on the loop, and at the end nothing is left.
 
@@ -331,8 +332,8 @@ class Lifecycles(RuleBasedStateMachine):
         with self._step(f"submit a job that never ends; {number.name} once one has begun"):
             self._submit("await_for_ever" if asynchronous else "sleep_for_ever", None)
             self._run(self._some_events(3))
-            running = [each for each in self._workers.all if each.job is not None]
-            worker = next((each for each in running if each.job.begun), None)
+            workers = self._workers.all
+            worker = next((each for each in workers if each.job and each.job.begun), None)
             if worker is not None:
                 self._tell(f"    {number.name} to {worker}")
                 self._harm(worker, number)
@@ -678,7 +679,7 @@ def history_settings() -> settings:
     """Return the settings: the same histories each time, or as many new ones as are asked for."""
     asked_for = os.environ.get("GREENROOM_EXAMPLES")
     return settings(
-        max_examples=int(asked_for) if asked_for else 60,
+        max_examples=int(asked_for) if asked_for else 50,
         stateful_step_count=25,
         derandomize=asked_for is None,
         deadline=None,
