@@ -76,9 +76,11 @@ def _extra_reducers() -> dict[Any, Any]:
     """
     found: dict[Any, Any] = {}
     for name in ("multiprocess.reduction", "multiprocessing.reduction"):
-        module: Any = sys.modules.get(name)
-        if module is not None:
-            found.update(module.ForkingPickler._extra_reducers)
+        # A module that another thread imports just now may be there half: then
+        # nobody has an object of its kinds yet.
+        pickler: Any = getattr(sys.modules.get(name), "ForkingPickler", None)
+        if pickler is not None:
+            found.update(pickler._extra_reducers)
     return found
 
 

@@ -36,8 +36,7 @@ class Reporter(unittest.TestResult):
         super().stopTest(test)
         if self._said[0] == "passed" and self._support.environment_altered:
             self._said = ("failed", "it left a thread behind")
-        name = test.id().rpartition(".")[2]
-        print(json.dumps({"test": name, "end": self._said[0], "why": self._said[1]}), flush=True)
+        report(test.id().rpartition(".")[2], *self._said)
 
     def addError(self, test: unittest.TestCase, err: Any) -> None:
         super().addError(test, err)
@@ -55,6 +54,11 @@ class Reporter(unittest.TestResult):
         self._said = ("skipped", reason)
 
 
+def report(name: str, end: str, why: str) -> None:
+    """Print how one test ended. On a line of its own: a test may have begun one."""
+    print("\n" + json.dumps({"test": name, "end": end, "why": why}), flush=True)
+
+
 def main() -> None:
     """Run one class."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -62,6 +66,7 @@ def main() -> None:
     parser.add_argument("context", choices=("forkserver", "spawn"))
     parser.add_argument("tests", choices=cases.CLASSES)
     parser.add_argument("--only", default="", help="part of a test's name")
+    parser.add_argument("--without", action="append", default=[], help="a test not to run")
     told = parser.parse_args()
     case = getattr(cases, cases.case_name(told.adapter, told.context, told.tests))
     # Three tests name the class instead of asking the case for it. A subclass: one
@@ -69,7 +74,11 @@ def main() -> None:
     named = type("Named", (cases.ADAPTERS[told.adapter],), {})
     concurrent.futures.ProcessPoolExecutor = named  # type: ignore[assignment,misc]
     names = unittest.TestLoader().getTestCaseNames(case)
-    unittest.TestSuite(case(name) for name in names if told.only in name).run(Reporter())
+    names = [name for name in names if told.only in name]
+    for name in {*names} & {*told.without}:
+        report(name, "not run", "")
+    chosen = [case(name) for name in names if name not in told.without]
+    unittest.TestSuite(chosen).run(Reporter())
 
 
 if __name__ == "__main__":

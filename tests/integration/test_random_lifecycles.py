@@ -679,7 +679,7 @@ def history_settings() -> settings:
     """Return the settings: the same histories each time, or as many new ones as are asked for."""
     asked_for = os.environ.get("GREENROOM_EXAMPLES")
     return settings(
-        max_examples=int(asked_for) if asked_for else 50,
+        max_examples=int(asked_for) if asked_for else 40,
         stateful_step_count=25,
         derandomize=asked_for is None,
         deadline=None,
