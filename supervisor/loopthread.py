@@ -31,8 +31,9 @@ from supervisor.launch import Blueprint
 from supervisor.options import PoolOptions
 from supervisor.outcome import Ask, Kill
 from supervisor.record import JobRecord
+from supervisor.settling import Listener
 from supervisor.worker import Worker
-from supervisor.workers import Listener, Workers
+from supervisor.workers import Workers
 
 logger = logging.getLogger("greenroom.executor")
 

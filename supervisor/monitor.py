@@ -89,16 +89,22 @@ class Monitor:
         self._slice = (self._slice + 1) % _SLICES
         for worker in list(self._workers()):
             if overslept:
-                worker.last_heard = max(worker.last_heard, now - options.ping_interval)
+                worker.vitals.last_heard = max(
+                    worker.vitals.last_heard, now - options.ping_interval
+                )
             if worker.number % _SLICES == self._slice and worker.state in _PINGED:
                 self._ping_or_kill(worker, now, options.ping_timeout)
 
     def _ping_or_kill(self, worker: Worker, now: float, timeout: float) -> None:
-        silent = now - worker.last_heard
+        silent = now - worker.vitals.last_heard
         if silent < timeout:
             worker.ping(now)
             return
-        stack = f"; its loop was last seen here:\n{worker.last_stack}" if worker.last_stack else ""
+        stack = (
+            f"; its loop was last seen here:\n{worker.vitals.last_stack}"
+            if worker.vitals.last_stack
+            else ""
+        )
         logger.error(
             "worker %d (pid %s) has been silent for %.1f s and is killed%s",
             worker.number,

@@ -20,7 +20,6 @@ class PoolLimits:
         idle_target: idle workers to keep, 0 or more.
         max_processes: ceiling on live workers; None for none.
         max_warming: ceiling on workers that warm up at a time; None for none.
-        max_jobs: ceiling on jobs at a time; None for none.
         keep_idle: idle workers above the target that are not let go, because
             they came back from a job and would soon be started anew: where
             workers are reused. None: the target is the ceiling.
@@ -29,7 +28,6 @@ class PoolLimits:
     idle_target: int
     max_processes: int | None = None
     max_warming: int | None = None
-    max_jobs: int | None = None
     keep_idle: int | None = None
 
 
@@ -47,25 +45,22 @@ def plan(census: Census, *, waiting: int, limits: PoolLimits, draining: bool) ->
 
     Args:
         census: what there is.
-        waiting: accepted jobs without a worker.
+        waiting: accepted jobs without a worker that may be handed over.
         limits: what the user allows.
         draining: the supervisor is going down: keep nothing that nobody waits
             for. Jobs that were accepted still get a worker.
     """
-    startable = waiting
-    if limits.max_jobs is not None:
-        startable = min(waiting, max(0, limits.max_jobs - census.running))
-    wanted = startable if draining else startable + limits.idle_target
+    wanted = waiting if draining else waiting + limits.idle_target
     here = census.idle + census.coming
     if here >= wanted:
         kept = wanted
         if limits.keep_idle is not None and not draining:
-            kept = max(wanted, startable + limits.keep_idle)
+            kept = max(wanted, waiting + limits.keep_idle)
         surplus = max(0, here - kept)
         # Idle ones go first: a worker that warms up is the fresher one, and what
         # it costs has mostly been paid. But none that a job could have at once.
         # Only a drain stops those that warm up too.
-        idle = min(surplus, max(0, census.idle - startable))
+        idle = min(surplus, max(0, census.idle - waiting))
         return Plan(retire_idle=idle, retire_coming=surplus - idle if draining else 0)
     missing = wanted - here
     # A worker on its way out still holds its memory, so it still takes a place:

@@ -29,10 +29,11 @@ from supervisor.options import (
 from supervisor.outcome import Ask, Kill
 from supervisor.record import JobRecord
 from supervisor.results import DATA, PICKLE
+from supervisor.settling import Listener
 from supervisor.signals import route_signals
 from supervisor.stats import PoolStats
 from supervisor.worker import Worker
-from supervisor.workers import Listener, Workers
+from supervisor.workers import Workers
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -38,6 +38,7 @@ class JobRecord:
     timeout: float | None = None
     memory_limit_bytes: int = 0
     hand_overs: int = 0
+    worker: int | None = None  # whom it was handed to
     handed_at: float | None = None
     started_at: float | None = None
     ask: Ask | None = None

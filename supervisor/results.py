@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from ipc import fds
+from ipc.errors import PayloadTooLarge
 from supervisor.errors import (
     JobCancelled,
     JobKilled,
@@ -28,6 +29,11 @@ from supervisor.job import JobOutcome, JobStatus
 # How a payload is encoded.
 PICKLE: Final = "pickle"
 DATA: Final = "data"
+
+
+# A result in memory of its own is read at once up to here (a millisecond or
+# two); a larger one stays there until its caller wants it.
+_READ_NOW_BYTES: Final = 4 * 2**20
 
 
 class SealedMemory:
@@ -82,6 +88,31 @@ class Parcel:
     encoding: str = PICKLE
     timeout: float | None = None
     error: BaseException | None = None
+
+
+def receive_parcel(
+    payload: bytes | None,
+    descriptors: list[int],
+    *,
+    max_bytes: int,
+    encoding: str,
+    timeout: float | None,
+) -> Parcel:
+    """Return what came from a child, unopened. Takes what it keeps out of *descriptors*.
+
+    Raises:
+        ProtocolError: too large, or not sealed memory.
+    """
+    content: bytes | SealedMemory | bytearray | None = payload
+    if descriptors:
+        memory = SealedMemory(descriptors.pop(), max_bytes)
+        content = memory
+        if memory.size <= _READ_NOW_BYTES:
+            content = memory.read()
+            memory.close()
+    elif payload is not None and len(payload) > max_bytes:
+        raise PayloadTooLarge("the result", len(payload), max_bytes)
+    return Parcel(content, encoding, timeout=timeout)
 
 
 class RemoteTraceback(Exception):

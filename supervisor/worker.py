@@ -19,19 +19,17 @@ import errno
 import logging
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final, NoReturn
 
 from ipc import fds
 from ipc.aio import AsyncChannel
-from ipc.errors import IpcError, PayloadTooLarge, ProtocolError
+from ipc.errors import IpcError, ProtocolError
 from ipc.messages import (
     Decoder,
     DrainBegan,
     Finished,
     FromWorker,
     Hello,
-    Lagging,
-    Ping,
     Pong,
     Ready,
     SetupError,
@@ -40,71 +38,22 @@ from ipc.messages import (
 )
 from supervisor import clock
 from supervisor.job import Exit, ExitReport
+from supervisor.keeper import Keeper
 from supervisor.launch import SideOfSupervisor
 from supervisor.lifecycle import CLOCKS, FROM_CHILD, Act, Event, IllegalTransition, State, step
 from supervisor.logs import LogReader, OutputReader
 from supervisor.outcome import Ask, Kill
 from supervisor.record import JobRecord
-from supervisor.results import DATA, PICKLE, Parcel, SealedMemory
+from supervisor.results import DATA, PICKLE, receive_parcel
+from supervisor.vitals import Vitals
 
 logger = logging.getLogger("greenroom.worker")
 
 _decoder: Final[Decoder[FromWorker]] = Decoder(FromWorker)
 
-# A result in memory of its own is read at once up to here (a millisecond or
-# two); a larger one stays there until its caller wants it.
-_READ_NOW_BYTES: Final = 4 * 2**20
 
 # From the end of the channel to the exit status the kernel needs microseconds.
 _MUTE_SECONDS: Final = 1.0
-
-
-class Keeper(Protocol):
-    """Who keeps the workers. Every call is made on the pool's loop and must not raise."""
-
-    def moved(self, worker: Worker, before: State) -> None:
-        """The worker's state changed; it was *before*."""
-        ...
-
-    def clock_seconds(self, worker: Worker, name: str) -> float | None:
-        """Return how long the clock of that name runs for this worker; None: for ever."""
-        ...
-
-    def send_kill(self, worker: Worker) -> None:
-        """Send SIGKILL to the worker's group."""
-        ...
-
-    def offer(self, worker: Worker) -> None:
-        """The worker is idle: give it a job, or keep it."""
-        ...
-
-    def warmed(self, worker: Worker, seconds: float) -> None:
-        """``setup_fnc`` took so long."""
-        ...
-
-    def failed(self, worker: Worker, what: str, traceback: str) -> None:
-        """The worker did not get warm."""
-        ...
-
-    def idle_death(self, worker: Worker) -> None:
-        """The worker ended while it was idle."""
-        ...
-
-    def started(self, worker: Worker, job: JobRecord) -> None:
-        """The job has begun."""
-        ...
-
-    def finished(self, worker: Worker, job: JobRecord, message: Finished, parcel: Parcel) -> None:
-        """The job is over and said how it ended."""
-        ...
-
-    def lost(self, worker: Worker, job: JobRecord, report: ExitReport) -> None:
-        """The worker ended, and its job had not said how it ended."""
-        ...
-
-    def released(self, worker: Worker) -> None:
-        """The worker is reaped and its descriptors are closed."""
-        ...
 
 
 class Worker:
@@ -124,7 +73,7 @@ class Worker:
         self,
         number: int,
         loop: asyncio.AbstractEventLoop,
-        keeper: Keeper,
+        keeper: Keeper[Worker],
         side: SideOfSupervisor,
         *,
         max_payload_bytes: int,
@@ -135,16 +84,17 @@ class Worker:
         self.job: JobRecord | None = None
         self.jobs_served = 0
         self.born_at = clock.monotonic()
-        self.last_heard = self.born_at
-        self.last_stack = ""
         self._loop = loop
         self._keeper = keeper
         self._max_payload_bytes = max_payload_bytes
         self._state = State.SPAWNING
         self._timer: asyncio.TimerHandle | None = None
         self._mute_timer: asyncio.TimerHandle | None = None
-        self._ping_number = 0
-        self._ping_sent = 0.0
+        self.vitals = Vitals(
+            f"worker {number}",
+            lambda: keeper.clock_seconds(self, "high_ping_threshold"),
+            self.log_context,
+        )
         self._kill_when_launched = False
         self._early: list[Callable[[], None]] = []  # what the child said before it was launched
         self._report: ExitReport | None = None
@@ -266,9 +216,7 @@ class Worker:
 
     def ping(self, now: float) -> None:
         """Ask whether it is there."""
-        self._ping_number += 1
-        self._ping_sent = now
-        self._send(Ping(self._ping_number))
+        self._send(self.vitals.next_ping(now))
 
     # ── what its launcher says ───────────────────────────────────────────────
 
@@ -397,14 +345,14 @@ class Worker:
             fds.close_all(descriptors)
             self._early.append(lambda: self._received(message, []))
             return
-        self.last_heard = clock.monotonic()
+        self.vitals.heard()
         try:
             if isinstance(message, Finished):
                 self._finished(message, descriptors)
             elif isinstance(message, Started):
                 self._started(message)
             elif isinstance(message, Pong):
-                self._pong(message)
+                self.vitals.answered(message)
             elif isinstance(message, Hello):
                 self.apply(Event.HELLO)
             elif isinstance(message, Ready):
@@ -419,7 +367,7 @@ class Worker:
                 )
                 self.apply(Event.SETUP_FAILED)
             else:
-                self._lagging(message)
+                self.vitals.lagging(message)
         except ProtocolError as exc:
             self._broke_protocol(exc)
         finally:
@@ -437,7 +385,13 @@ class Worker:
         job = self.job
         if job is None or job.id != message.job or not job.begun:
             raise ProtocolError(f"it ended job {message.job!r}, which it had not begun")
-        parcel = self._parcel(job, message, descriptors)
+        parcel = receive_parcel(
+            message.payload,
+            descriptors,
+            max_bytes=self._max_payload_bytes,
+            encoding=DATA if job.data_only else PICKLE,
+            timeout=job.timeout,
+        )
         for reader in self._readers:
             # What it logged and printed before it ended is read while it is
             # still known whose it is.
@@ -450,43 +404,6 @@ class Worker:
         # The caller hears of the end first: leaving and recycling can wait.
         self._keeper.finished(self, job, message, parcel)
         self.apply(Event.LAST_JOB_DONE if last else Event.JOB_DONE)
-
-    def _parcel(self, job: JobRecord, message: Finished, descriptors: list[int]) -> Parcel:
-        encoding = DATA if job.data_only else PICKLE
-        content: bytes | bytearray | SealedMemory | None = message.payload
-        if descriptors:
-            memory = SealedMemory(descriptors.pop(), self._max_payload_bytes)
-            content = memory
-            if memory.size <= _READ_NOW_BYTES:
-                content = memory.read()
-                memory.close()
-        elif message.payload is not None and len(message.payload) > self._max_payload_bytes:
-            raise PayloadTooLarge("the result", len(message.payload), self._max_payload_bytes)
-        return Parcel(content, encoding, timeout=job.timeout)
-
-    def _pong(self, message: Pong) -> None:
-        if message.number > self._ping_number:
-            raise ProtocolError(f"it answered ping {message.number} of {self._ping_number}")
-        if message.number == self._ping_number:
-            seconds = self.last_heard - self._ping_sent
-            threshold = self._keeper.clock_seconds(self, "high_ping_threshold")
-            if threshold is not None and seconds > threshold:
-                logger.warning(
-                    "worker %d answered a ping after %.2f s",
-                    self.number,
-                    seconds,
-                    extra={"greenroom": dict(self.log_context())},
-                )
-
-    def _lagging(self, message: Lagging) -> None:
-        self.last_stack = message.stack
-        logger.warning(
-            "the event loop of job %s has not turned for %.2f s; it is here:\n%s",
-            self.job.id if self.job is not None else None,
-            message.seconds,
-            message.stack,
-            extra={"greenroom": dict(self.log_context())},
-        )
 
     def _channel_ended(self, error: IpcError | None) -> None:
         if self.pid is None:

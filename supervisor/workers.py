@@ -23,59 +23,37 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 from ipc.messages import Finished
-from supervisor import clock, outcome, stats
+from supervisor import clock, stats
 from supervisor.adoption import Adoption
 from supervisor.census import Census, Counter
-from supervisor.demand import Demand
 from supervisor.errors import PoolClosed, PreloadFailed, SetupFailed
 from supervisor.failures import Failures
-from supervisor.job import Exit, ExitReport, JobError, JobOutcome, JobStatus
+from supervisor.job import Exit, ExitReport
 from supervisor.launch import Blueprint, SideOfSupervisor
 from supervisor.lifecycle import COMING, State
 from supervisor.monitor import Monitor
-from supervisor.options import SPAWN_TIMEOUT, PoolOptions, cpu_count
+from supervisor.options import SPAWN_TIMEOUT, PoolOptions
 from supervisor.outcome import Ask, Kill
-from supervisor.plan import PoolLimits, plan
+from supervisor.plan import plan
 from supervisor.record import MAX_HAND_OVERS, JobRecord
 from supervisor.refill import Refill
 from supervisor.results import Parcel
+from supervisor.settling import Listener, Settling
 from supervisor.supply import Supply
 from supervisor.tally import Tally
+from supervisor.targets import Targets
+from supervisor.waiting import Waiting
 from supervisor.worker import Worker
 
 logger = logging.getLogger("greenroom.pool")
 
-# Warm-ups at a time where each one starts an interpreter: more than the CPUs
-# only makes all of them late. Forking has its own pace.
-_MAX_SPAWNING: Final = 4
-
 # While more idle workers are kept than were asked for: how long until it is
 # looked at whether demand has fallen. Seconds.
 _LOOK_AGAIN: Final = 1.0
-
-
-class Listener:
-    """Who wants to know what happens. Every method does nothing here.
-
-    Runs on: the pool's loop; what a method raises would end the pool, so it must not.
-    """
-
-    def worker_warm(self, worker: Worker, seconds: float) -> None:
-        """A worker is warm; ``setup_fnc`` took so long."""
-
-    def job_started(self, job: JobRecord, pid: int | None) -> None:
-        """A job has begun."""
-
-    def job_ended(self, job: JobRecord, result: JobOutcome) -> None:
-        """A job has its outcome."""
-
-    def worker_exited(self, worker: Worker, report: ExitReport | None) -> None:
-        """A worker is reaped."""
 
 
 class Workers:
@@ -101,8 +79,6 @@ class Workers:
         *,
         gives_up: bool,
     ) -> None:
-        self.options = options
-        self.idle_target = options.idle_target
         self._loop = loop
         self._blueprint = blueprint
         self._listener = listener
@@ -112,10 +88,11 @@ class Workers:
         self._all: dict[int, Worker] = {}
         # The youngest is taken first: its pages are the likeliest to be in cache.
         self._idle: dict[int, Worker] = {}
-        self._waiting: deque[JobRecord] = deque()
+        self._waiting = Waiting()
         self._counter = Counter()
         self._tally = Tally()
-        self._demand = Demand()
+        self._targets = Targets(options)
+        self._settling = Settling(self._tally, listener)
         self._numbers = itertools.count(1)
         self._failures = Failures(options.initialize_process_timeout)
         self._refill = Refill(
@@ -133,7 +110,6 @@ class Workers:
         self._comparing = False
         self._changed: list[asyncio.Future[None]] = []
         self._adoption = Adoption(loop, self.exited)
-        self._wall_offset = clock.wall() - clock.monotonic()
 
     # ── for the pool and the server ──────────────────────────────────────────
 
@@ -147,7 +123,7 @@ class Workers:
         try:
             await self.open()
             await self._until(
-                lambda: self._failures.is_final or len(self._idle) >= self._reachable_target()
+                lambda: self._failures.is_final or len(self._idle) >= self._targets.reachable_idle()
             )
             if self._failures.is_final and self._failures.last is not None:
                 raise self._failures.last
@@ -178,8 +154,8 @@ class Workers:
             raise PoolClosed("the pool is closed: it takes no more jobs")
         if self._broken is not None:
             raise SetupFailed(self._broken.what, self._broken.traceback)
-        self._demand.arrived(job.queued_at)
-        at_once = self._idle and not self._waiting and self._may_run_one_more()
+        self._targets.demand.arrived(job.queued_at)
+        at_once = self._idle and not self._waiting and self._places() != 0
         self._tally.accepted()
         if at_once:
             self._hand_over(self._idle.popitem()[1], job)
@@ -188,6 +164,7 @@ class Workers:
         self._compare_soon()
 
     def _hand_over(self, worker: Worker, job: JobRecord) -> None:
+        job.worker = worker.number
         if self._draining:
             # Told first, so that the job knows from its first line on.
             deadline = self._drain_deadline
@@ -196,17 +173,17 @@ class Workers:
 
     def stop_job(self, job: JobRecord, ask: Ask) -> bool:
         """Ask *job* to stop; return whether there was something to stop."""
-        if job in self._waiting:
-            self._waiting.remove(job)
+        if self._waiting.remove(job):
             job.ask = ask
-            self._settle_unrun(job, JobStatus.CANCELLED, reason=ask.reason)
+            self._settling.cancelled(job)
+            self._compare_soon()
             return True
-        for worker in self._all.values():
-            if worker.job is job:
-                if worker.state is State.RUNNING:
-                    worker.stop_job(ask, self.options.shutdown_process_timeout)
-                return True
-        return False
+        worker = None if job.worker is None else self._all.get(job.worker)
+        if worker is None or worker.job is not job:
+            return False
+        if worker.state is State.RUNNING:
+            worker.stop_job(ask, self.options.shutdown_process_timeout)
+        return True
 
     def begin_drain(self, remaining: float | None) -> None:
         """No new workers but for waiting jobs; tell the jobs that run.
@@ -223,7 +200,7 @@ class Workers:
 
     def stop_all(self, ask: Ask, grace: float) -> None:
         """Ask every job to stop within *grace* seconds; jobs that wait end at once."""
-        for job in list(self._waiting):
+        for job in self._waiting:
             self.stop_job(job, ask)
         for worker in list(self._all.values()):
             if worker.state is State.RUNNING:
@@ -232,7 +209,7 @@ class Workers:
 
     def kill_all(self, kill: Kill) -> None:
         """Kill every worker's group; jobs that wait end at once."""
-        for job in list(self._waiting):
+        for job in self._waiting:
             self.stop_job(job, Ask(kill.reason))
         for worker in list(self._all.values()):
             worker.kill(kill)
@@ -264,9 +241,13 @@ class Workers:
 
     def update(self, options: PoolOptions) -> None:
         """Use *options* from now on."""
-        self.options = options
-        self.idle_target = options.idle_target
+        self._targets.options = options
         self._compare_soon()
+
+    @property
+    def options(self) -> PoolOptions:
+        """The options as they are now."""
+        return self._targets.options
 
     @property
     def jobs(self) -> int:
@@ -318,9 +299,9 @@ class Workers:
         self._hand_over_waiting()
         census = self.census
         self._tally.note(census, len(self._waiting))
-        wanted = plan(
-            census, waiting=self._startable(), limits=self._limits(), draining=self._draining
-        )
+        startable = self._startable()
+        limits = self._targets.limits(self._idle_target())
+        wanted = plan(census, waiting=startable, limits=limits, draining=self._draining)
         for _ in range(wanted.retire_idle):
             # The oldest goes: what it holds (connections, caches) is the stalest.
             self._idle.pop(next(iter(self._idle))).retire()
@@ -329,13 +310,13 @@ class Workers:
             for worker in coming[-wanted.retire_coming :]:
                 worker.retire()
         if wanted.spawn and self._broken is None:
-            urgent = max(0, min(wanted.spawn, self._startable() - census.idle - census.coming))
+            urgent = max(0, min(wanted.spawn, startable - census.idle - census.coming))
             self._refill.start(wanted.spawn, urgent=urgent, running=census.running)
 
     def _hand_over_waiting(self) -> None:
         """Give waiting jobs to idle workers: a job's end may have made place under ``max_jobs``."""
-        while self._waiting and self._idle and self._may_run_one_more():
-            self._hand_over(self._idle.popitem()[1], self._waiting.popleft())
+        while self._idle and self._startable():
+            self._hand_over(self._idle.popitem()[1], self._waiting.pop())
 
     def _make_worker(self, side: SideOfSupervisor) -> Worker:
         worker = Worker(
@@ -350,56 +331,23 @@ class Workers:
         self._tally.spawned()
         return worker
 
-    def _limits(self) -> PoolLimits:
-        options = self.options
-        spawning = options.multiprocessing_context == "spawn"
-        return PoolLimits(
-            idle_target=self._idle_target(),
-            max_processes=options.max_processes,
-            max_warming=min(cpu_count(), _MAX_SPAWNING) if spawning else None,
-            max_jobs=options.max_jobs,
-            keep_idle=self._keep_idle(),
-        )
-
     def _idle_target(self) -> int:
-        """Return how many idle workers to keep now: what was asked for, or what demand needs."""
-        least = self.idle_target
-        most = self.options.max_idle_processes
         if self._draining:
             return 0
-        if most is None or most <= least:
-            return least
-        target = self._demand.target(clock.monotonic(), least=least, most=most)
-        if target > least:
+        target = self._targets.idle()
+        if target > self.options.idle_target:
             # Nothing tells that demand has fallen; it is looked at again.
             self._refill.again_in(_LOOK_AGAIN)
         return target
 
-    def _keep_idle(self) -> int | None:
-        if self.options.max_jobs_per_process == 1:
-            return None
-        # As many as could be needed at a time; where that has no bound, twice the
-        # target: enough that the ordinary coming and going starts nobody.
-        return max(self.options.max_jobs or 0, 2 * self.idle_target)
-
     def _startable(self) -> int:
-        limit = self.options.max_jobs
-        if limit is None:
-            return len(self._waiting)
-        return min(len(self._waiting), max(0, limit - self._handed_over))
+        """Return how many of the waiting jobs may be handed over, as far as ``max_jobs`` goes."""
+        places = self._places()
+        return len(self._waiting) if places is None else min(len(self._waiting), places)
 
-    def _may_run_one_more(self) -> bool:
-        limit = self.options.max_jobs
-        return limit is None or self._handed_over < limit
-
-    @property
-    def _handed_over(self) -> int:
-        """Jobs that a worker has. One that was asked to stop still runs until it has stopped."""
-        return self._tally.open_jobs - len(self._waiting)
-
-    def _reachable_target(self) -> int:
-        limit = self.options.max_processes
-        return self.idle_target if limit is None else min(self.idle_target, limit)
+    def _places(self) -> int | None:
+        # A job that was asked to stop still runs until it has stopped.
+        return self._targets.places(self._tally.open_jobs - len(self._waiting))
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         """Return when *condition* holds; looked at after every change."""
@@ -467,15 +415,15 @@ class Workers:
 
     def offer(self, worker: Worker) -> None:
         """Give the idle worker the job that has waited longest, or keep it."""
-        if self._waiting and self._may_run_one_more():
-            self._hand_over(worker, self._waiting.popleft())
+        if self._startable():
+            self._hand_over(worker, self._waiting.pop())
         else:
             self._idle[worker.number] = worker
 
     def warmed(self, worker: Worker, seconds: float) -> None:
         """Setup works."""
         self._failures.warmed()
-        self._demand.warmed(clock.monotonic() - worker.born_at)
+        self._targets.demand.warmed(clock.monotonic() - worker.born_at)
         self._listener.worker_warm(worker, seconds)
 
     def failed(self, worker: Worker, what: str, traceback: str) -> None:
@@ -504,8 +452,8 @@ class Workers:
 
     def finished(self, worker: Worker, job: JobRecord, message: Finished, parcel: Parcel) -> None:
         """Give the job the outcome that it told."""
-        facts = job.facts(now=clock.monotonic(), wall_offset=self._wall_offset, pid=worker.pid)
-        self._settle(job, outcome.told(facts, message), parcel)
+        self._settling.told(job, worker.pid, message, parcel)
+        self._compare_soon()
 
     def lost(self, worker: Worker, job: JobRecord, report: ExitReport) -> None:
         """Hand the job over again if it has not begun; else it has its outcome now."""
@@ -516,14 +464,13 @@ class Workers:
                 report.exit,
                 job.id,
             )
-            job.kill = job.handed_at = None
+            job.kill = job.handed_at = job.worker = None
             job.handle._waiting_again()
             self._tally.handed_again()
-            self._waiting.appendleft(job)
-            return
-        facts = job.facts(now=clock.monotonic(), wall_offset=self._wall_offset, pid=worker.pid)
-        result = outcome.ended(outcome.with_report(facts, report))
-        self._settle(job, result, Parcel(timeout=job.timeout))
+            self._waiting.prepend(job)
+        else:
+            self._settling.ended(job, worker.pid, report)
+        self._compare_soon()
 
     def _may_hand_over_again(self, job: JobRecord) -> bool:
         if job.begun or job.ask is not None:
@@ -538,32 +485,6 @@ class Workers:
         self._listener.worker_exited(worker, worker.report)
         self._compare_soon()
 
-    # ── outcomes ─────────────────────────────────────────────────────────────
-
-    def _settle(self, job: JobRecord, result: JobOutcome, parcel: Parcel | None) -> None:
-        self._tally.ended(result.status)
-        self._listener.job_ended(job, result)
-        job.handle._settle(result, parcel)
-        self._compare_soon()
-
-    def _settle_unrun(
-        self,
-        job: JobRecord,
-        status: JobStatus,
-        *,
-        reason: str,
-        error: SetupFailed | None = None,
-    ) -> None:
-        facts = job.facts(now=clock.monotonic(), wall_offset=self._wall_offset)
-        told = None
-        if error is not None:
-            told = JobError(type(error).__name__, error.what, error.traceback)
-            # Each its own: an exception object that several callers raise collects
-            # all their tracebacks.
-            error = type(error)(error.what, error.traceback)
-        result = outcome.never_ran(facts, status, reason=reason, error=told)
-        self._settle(job, result, Parcel(error=error))
-
     # ── giving up ────────────────────────────────────────────────────────────
 
     def _give_up(self, error: SetupFailed) -> None:
@@ -575,6 +496,6 @@ class Workers:
             self._failures.in_a_row,
             "the pool takes no more jobs" if self._gives_up else "it is tried on",
         )
-        waiting, self._waiting = list(self._waiting), deque()
+        waiting, self._waiting = self._waiting, Waiting()
         for job in waiting:
-            self._settle_unrun(job, JobStatus.FAILED, reason="setup", error=error)
+            self._settling.without_worker(job, error)

@@ -79,27 +79,6 @@ NONE = PoolLimits(idle_target=0)
             id="max_warming bounds it",
         ),
         pytest.param(
-            Census(running=3),
-            9,
-            PoolLimits(idle_target=0, max_jobs=4),
-            Plan(spawn=1),
-            id="jobs that may not start yet get no worker yet",
-        ),
-        pytest.param(
-            Census(running=9),
-            9,
-            PoolLimits(idle_target=1, max_jobs=4),
-            Plan(spawn=1),
-            id="more jobs than allowed want nothing, and the target stays",
-        ),
-        pytest.param(
-            Census(running=4, idle=3),
-            9,
-            PoolLimits(idle_target=1, max_jobs=4),
-            Plan(retire_idle=2),
-            id="a job that may not start keeps nobody",
-        ),
-        pytest.param(
             Census(idle=5),
             0,
             PoolLimits(idle_target=1, keep_idle=4),
@@ -168,16 +147,8 @@ limits_of_any_kind = st.builds(
     idle_target=counts,
     max_processes=ceilings,
     max_warming=ceilings,
-    max_jobs=ceilings,
     keep_idle=st.none() | counts,
 )
-
-
-def startable(census: Census, waiting: int, limits: PoolLimits) -> int:
-    """Return how many of the waiting jobs could start if there were workers."""
-    if limits.max_jobs is None:
-        return waiting
-    return min(waiting, max(0, limits.max_jobs - census.running))
 
 
 @given(censuses, counts, limits_of_any_kind, st.booleans())
@@ -215,7 +186,7 @@ def test_it_never_retires_what_a_waiting_job_could_have(
     census: Census, waiting: int, limits: PoolLimits, draining: bool
 ) -> None:
     decided = plan(census, waiting=waiting, limits=limits, draining=draining)
-    jobs = startable(census, waiting, limits)
+    jobs = waiting
     if jobs >= census.idle:
         assert decided.retire_idle == 0
     else:
@@ -232,7 +203,7 @@ def test_a_drain_keeps_exactly_what_jobs_wait_for(
     decided = plan(census, waiting=waiting, limits=limits, draining=True)
     here = census.idle + census.coming
     kept = here - decided.retire_idle - decided.retire_coming
-    assert kept == min(here, startable(census, waiting, limits))
+    assert kept == min(here, waiting)
 
 
 @given(censuses, counts, limits_of_any_kind, counts, st.booleans())
@@ -313,8 +284,8 @@ def test_whatever_limits_it_comes_to_rest(
     census: Census, waiting: int, limits: PoolLimits, draining: bool
 ) -> None:
     rest = settled(census, waiting, limits, draining)
-    wanted = startable(census, waiting, limits) + (0 if draining else limits.idle_target)
-    kept = startable(census, waiting, limits) + (0 if draining else limits.keep_idle or 0)
+    wanted = waiting + (0 if draining else limits.idle_target)
+    kept = waiting + (0 if draining else limits.keep_idle or 0)
     assert rest.idle <= max(wanted, kept)
     if rest.idle < wanted:
         assert limits.max_processes is not None

@@ -1,0 +1,77 @@
+"""Whether a worker answers, how fast, and where its event loop was last seen stuck."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+from ipc.errors import ProtocolError
+from ipc.messages import Lagging, Ping, Pong
+from supervisor import clock
+
+logger = logging.getLogger("greenroom.worker")
+
+
+class Vitals:
+    """Pings that were sent and what came back.
+
+    Args:
+        who: the worker, for the log.
+        threshold: returns the seconds above which a slow answer is worth a warning.
+        context: returns the fields of its log records.
+
+    Runs on: the pool's loop, every method.
+    """
+
+    def __init__(
+        self,
+        who: str,
+        threshold: Callable[[], float | None],
+        context: Callable[[], Mapping[str, object]],
+    ) -> None:
+        self.last_heard = clock.monotonic()
+        self.last_stack = ""
+        self._who = who
+        self._threshold = threshold
+        self._context = context
+        self._number = 0
+        self._sent = 0.0
+
+    def heard(self) -> None:
+        """It said something."""
+        self.last_heard = clock.monotonic()
+
+    def next_ping(self, now: float) -> Ping:
+        """Return the ping to send at *now*."""
+        self._number += 1
+        self._sent = now
+        return Ping(self._number)
+
+    def answered(self, message: Pong) -> None:
+        """It answered a ping.
+
+        Raises:
+            ProtocolError: one that was never sent.
+        """
+        if message.number > self._number:
+            raise ProtocolError(f"it answered ping {message.number} of {self._number}")
+        seconds = self.last_heard - self._sent
+        threshold = self._threshold()
+        if message.number == self._number and threshold is not None and seconds > threshold:
+            logger.warning(
+                "%s answered a ping after %.2f s",
+                self._who,
+                seconds,
+                extra={"greenroom": dict(self._context())},
+            )
+
+    def lagging(self, message: Lagging) -> None:
+        """Its job's event loop stands still."""
+        self.last_stack = message.stack
+        logger.warning(
+            "the event loop of job %s has not turned for %.2f s; it is here:\n%s",
+            self._context().get("job_id"),
+            message.seconds,
+            message.stack,
+            extra={"greenroom": dict(self._context())},
+        )

@@ -1,0 +1,41 @@
+"""Jobs without a worker: first come, first served, and any of them may leave."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from supervisor.record import JobRecord
+
+
+class Waiting:
+    """The queue. Every operation takes the same short time, however many wait.
+
+    Runs on: the pool's loop.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: OrderedDict[int, JobRecord] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __iter__(self) -> Iterator[JobRecord]:
+        return iter(list(self._jobs.values()))
+
+    def append(self, job: JobRecord) -> None:
+        """Let *job* wait behind all others."""
+        self._jobs[id(job)] = job
+
+    def prepend(self, job: JobRecord) -> None:
+        """Let *job* wait before all others: it has waited already."""
+        self._jobs[id(job)] = job
+        self._jobs.move_to_end(id(job), last=False)
+
+    def pop(self) -> JobRecord:
+        """Return the job that has waited longest, which waits no more."""
+        return self._jobs.popitem(last=False)[1]
+
+    def remove(self, job: JobRecord) -> bool:
+        """Let *job* wait no more; return whether it did."""
+        return self._jobs.pop(id(job), None) is not None
