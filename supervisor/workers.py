@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
@@ -87,7 +88,7 @@ class Workers:
         self._monitor = Monitor(loop, lambda: self._all.values(), lambda: self.options)
         self._all: dict[int, Worker] = {}
         # The youngest is taken first: its pages are the likeliest to be in cache.
-        self._idle: dict[int, Worker] = {}
+        self._idle: OrderedDict[int, Worker] = OrderedDict()
         self._waiting = Waiting()
         self._counter = Counter()
         self._tally = Tally()
@@ -404,7 +405,11 @@ class Workers:
         if name == "job_timeout":
             return None if worker.job is None else worker.job.timeout
         if name == "spawn_timeout":
-            return SPAWN_TIMEOUT
+            # A fork takes milliseconds: one that is not heard of is silent like any
+            # other. A fresh interpreter with large imports may take its time.
+            if self.options.multiprocessing_context == "spawn":
+                return SPAWN_TIMEOUT
+            return min(SPAWN_TIMEOUT, self.options.ping_timeout)
         value: float | None = getattr(self.options, name)
         return value
 
@@ -419,6 +424,10 @@ class Workers:
             self._hand_over(worker, self._waiting.pop())
         else:
             self._idle[worker.number] = worker
+            if worker.jobs_served == 0 and self.options.max_jobs_per_process != 1:
+                # One that has served is taken before a fresh one: it is in cache,
+                # and a spare that nobody needs stays one.
+                self._idle.move_to_end(worker.number, last=False)
 
     def warmed(self, worker: Worker, seconds: float) -> None:
         """Setup works."""

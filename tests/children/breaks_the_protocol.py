@@ -197,11 +197,9 @@ def says_finished_and_returns() -> None:
     channel().sendall(encode_frame(encode(finished(this_job()))))
 
 
-def says_finished_and_goes_on(path: str) -> None:
+def says_finished_and_goes_on() -> None:
     """A worker that may run more than one job is handed the next while this one runs."""
     channel().sendall(encode_frame(encode(finished(this_job()))))
-    with open(path, "a", encoding="ascii") as file:
-        file.write(f"{os.getpid()}\n")
     sleep_for_ever()
 
 

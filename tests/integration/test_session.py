@@ -700,8 +700,9 @@ async def test_a_running_job_that_is_cancelled_is_asked(reports: Reports, is_asy
 
     def plain(ctx: JobContext) -> None:
         ctx.add_shutdown_callback(lambda reason: say("callback", reason=reason))
-        say("entered")
         try:
+            # In here: the exception may come the moment the test has read this.
+            say("entered")
             time.sleep(LONG)
         except JobCancelled as exc:
             say("asked", reason=exc.reason)
@@ -736,9 +737,9 @@ async def test_a_stuck_job_that_is_cancelled_is_killed_at_the_end_of_the_grace(
 
     def entrypoint(ctx: JobContext) -> None:
         pause = ctypes.PyDLL(None).pause
-        say("entered")
         while True:
             try:
+                say("entered")
                 pause()
             except JobCancelled:
                 pass  # it came just before the pause
