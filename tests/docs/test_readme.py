@@ -75,7 +75,12 @@ def agent(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str], subprocess.Pop
     """A server that was started with the README's own command."""
     script = tmp_path / "agent.py"
     script.write_text(block_with("rtc_session"), encoding="utf-8")
-    environment = surroundings(GREENROOM_SOCKET=str(tmp_path / "control.sock"), GREENROOM_PORT="0")
+    environment = surroundings(
+        GREENROOM_SOCKET=str(tmp_path / "control.sock"),
+        GREENROOM_PORT="0",
+        # The machine that runs the tests may be as busy as it likes.
+        GREENROOM_LOAD_THRESHOLD="inf",
+    )
     assert "python agent.py start " in COMMANDS[2]
     server = subprocess.Popen(
         [sys.executable, "agent.py", "start"],
@@ -132,7 +137,7 @@ def test_each_option_of_the_table_exists_and_has_the_default_that_is_printed() -
     table = README[README.index("| option | default | meaning |") :]
     rows = re.findall(r"^\| (`.*?) \| (.*?) \|", table, re.MULTILINE)
     names = [name for cell, _ in rows for name in re.findall(r"`(\w+)`", cell)]
-    assert len(names) > 35
+    assert len(names) >= 35
     missing = [name for name in names if not hasattr(options, name)]
     assert not missing
     for name, printed in (
