@@ -12,10 +12,9 @@ from concurrent.futures import Executor
 from typing import Any, Final, ParamSpec, TypeVar, overload
 
 from supervisor import clock, travel
-from supervisor.child.boot import Hooks
+from supervisor.applied import MB, blueprint_of, check_size
 from supervisor.errors import OptionError, PoolClosed
 from supervisor.futures import FutureHandle, JobFuture, without_frames
-from supervisor.launch import Blueprint
 from supervisor.loopthread import LoopThread, is_exiting
 from supervisor.mapping import ordered_map
 from supervisor.options import (
@@ -26,7 +25,6 @@ from supervisor.options import (
     cpu_count,
     default_idle,
 )
-from supervisor.pool import MB, check_size, child_settings
 from supervisor.processes import WorkerProcess, as_processes
 from supervisor.record import JobRecord
 from supervisor.results import DATA, PICKLE
@@ -181,6 +179,16 @@ class ProcessPoolExecutor(Executor):
             memory_limit_bytes=int(self._options.job_memory_limit_mb * MB),
         )
 
+    @overload
+    def map(
+        self,
+        fn: Callable[..., Awaitable[T]],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]: ...
+    @overload
     def map(
         self,
         fn: Callable[..., T],
@@ -188,7 +196,15 @@ class ProcessPoolExecutor(Executor):
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
-    ) -> Iterator[T]:
+    ) -> Iterator[T]: ...
+    def map(
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[Any]:
         """Return an iterator over ``fn(*items)``, in the order of the items.
 
         The arguments, and what is raised: :func:`supervisor.mapping.ordered_map`.
@@ -227,15 +243,7 @@ class ProcessPoolExecutor(Executor):
                 f"the executor belongs to process {self._pid}; make one in this process"
             )
         if self._thread is None:
-            hooks = Hooks(
-                preload_fnc=self._options.preload_fnc,
-                setup_fnc=self._options.setup_fnc,
-                initializer=self._initializer,
-                user_arguments=self._options.user_arguments,
-            )
-            blueprint = Blueprint(
-                hooks, child_settings(self._options), self._options.capture_output
-            )
+            blueprint = blueprint_of(self._options, self._initializer)
             thread = LoopThread(self._options, blueprint, f"greenroom-executor-{next(_names)}")
             thread.start()
             self._thread = thread
@@ -291,13 +299,10 @@ class ProcessPoolExecutor(Executor):
 
     def __repr__(self) -> str:
         now = self.stats()
-        return (
-            f"<ProcessPoolExecutor {now.idle} idle, {now.running} running of {now.alive}; "
-            f"{now.waiting} waiting>"
-        )
+        counts = f"{now.idle} idle, {now.running} running of {now.alive}; {now.waiting} waiting"
+        return f"<ProcessPoolExecutor {counts}>"
 
     # Names that programs written for the standard library's executor look at.
-
     @property
     def _max_workers(self) -> int:
         assert self._options.max_jobs is not None

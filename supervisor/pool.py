@@ -3,93 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-import signal
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+)
 from typing import Any, ParamSpec, TypeVar, overload
 
 from supervisor import clock, travel
-from supervisor.child.boot import Hooks, Settings
-from supervisor.drain import Drain
+from supervisor.applied import MB, blueprint_of, check_changeable, check_size
 from supervisor.errors import OptionError, PoolClosed
-from supervisor.events import Callback, Draining, Emitter, WorkerExited, WorkerWarm
+from supervisor.events import Callback, Emitter
 from supervisor.handle import JobHandle
-from supervisor.job import ExitReport, JobInfo, JobOutcome
-from supervisor.launch import Blueprint
+from supervisor.job import JobInfo
 from supervisor.options import (
-    CHANGEABLE,
     PoolOptions,
     check_choice,
+    check_int,
     check_number,
     check_text,
     cpu_count,
 )
-from supervisor.outcome import Ask, Kill
+from supervisor.outcome import Ask
+from supervisor.poolrun import PoolRun
 from supervisor.record import JobRecord
 from supervisor.results import DATA, PICKLE
-from supervisor.settling import Listener
-from supervisor.signals import route_signals
 from supervisor.stats import PoolStats
-from supervisor.worker import Worker
+from supervisor.streaming import stream
 from supervisor.workers import Workers
 
+A = TypeVar("A")
 P = ParamSpec("P")
 T = TypeVar("T")
 
 EVENTS = ("worker_warm", "job_started", "job_ended", "worker_exited", "draining")
-
-MB = 2**20
-
-
-class Announcer(Listener):
-    """Turns what the workers do into events."""
-
-    def __init__(self, emitter: Emitter) -> None:
-        self._emitter = emitter
-
-    def worker_warm(self, worker: Worker, seconds: float) -> None:
-        """A worker is warm."""
-        self._emitter.emit("worker_warm", WorkerWarm(worker.pid, seconds))
-
-    def job_started(self, job: JobRecord, pid: int | None) -> None:
-        """A job has begun."""
-        job.handle._running(pid)
-        self._emitter.emit("job_started", job.handle)
-
-    def job_ended(self, job: JobRecord, result: JobOutcome) -> None:
-        """A job has its outcome; it is in its handle when the callbacks run."""
-        job.handle.add_done_callback(lambda handle: self._emitter.emit("job_ended", handle))
-
-    def worker_exited(self, worker: Worker, report: ExitReport | None) -> None:
-        """A worker is reaped."""
-        exit = None if report is None else report.exit
-        self._emitter.emit("worker_exited", WorkerExited(worker.pid, exit, worker.jobs_served))
-
-
-def child_settings(options: PoolOptions, **more: Any) -> Settings:
-    """Return what children need of *options*."""
-    level = options.log_level
-    return Settings(
-        preload_modules=options.preload_modules,
-        job_limits=options.job_limits,
-        shutdown_process_timeout=options.shutdown_process_timeout,
-        high_ping_threshold=options.high_ping_threshold,
-        max_payload_bytes=int(options.max_payload_mb * MB),
-        log_level=level if isinstance(level, str) else _host_level(),
-        http_proxy=options.http_proxy,
-        **more,
-    )
-
-
-def _host_level() -> str:
-    """Return the level that the host program logs at: children need not send less."""
-    level = logging.getLogger().getEffectiveLevel()
-    known = [
-        name for name in ("DEBUG", "INFO", "WARNING", "ERROR") if getattr(logging, name) >= level
-    ]
-    return known[0] if known else "CRITICAL"
 
 
 class ProcessPool:
@@ -139,11 +90,7 @@ class ProcessPool:
         self._handle_signals = handle_signals
         self._initializer = None if initializer is None else (initializer, tuple(initargs))
         self._emitter = Emitter(EVENTS)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._workers: Workers | None = None
-        self._drain: Drain | None = None
-        self._signals: contextlib.ExitStack = contextlib.ExitStack()
-        self._closing: asyncio.Task[None] | None = None
+        self._run: PoolRun | None = None
 
     # ── life ─────────────────────────────────────────────────────────────────
 
@@ -164,45 +111,15 @@ class ProcessPool:
             PoolClosed: a signal, or somebody else, closed it meanwhile.
             RuntimeError: the pool was started before.
         """
-        if self._workers is not None:
+        if self._run is not None:
             raise RuntimeError("a ProcessPool is started once; make another one")
-        self._loop = asyncio.get_running_loop()
-        hooks = Hooks(
-            preload_fnc=self._options.preload_fnc,
-            setup_fnc=self._options.setup_fnc,
-            initializer=self._initializer,
-            user_arguments=self._options.user_arguments,
+        self._run = PoolRun(
+            asyncio.get_running_loop(),
+            lambda: self._options,
+            blueprint_of(self._options, self._initializer),
+            self._emitter,
         )
-        blueprint = Blueprint(hooks, child_settings(self._options), self._options.capture_output)
-        self._workers = Workers(
-            self._loop, self._options, blueprint, Announcer(self._emitter), gives_up=True
-        )
-        self._drain = Drain(
-            self._loop,
-            _Drained(self._workers, self._emitter),
-            timeout=lambda: None,
-            grace=lambda: self._options.shutdown_process_timeout,
-        )
-        if self._handle_signals:
-            self._signals.enter_context(self._routes(self._loop, self._drain))
-        try:
-            if not await self._drain.start_unless_gone(self._workers.start()):
-                raise PoolClosed("the pool was closed while it started")
-        except BaseException:
-            self._signals.close()
-            self._drain.close()
-            raise
-
-    def _routes(
-        self, loop: asyncio.AbstractEventLoop, drain: Drain
-    ) -> contextlib.AbstractContextManager[None]:
-        return route_signals(
-            loop,
-            {
-                number: lambda number=number: drain.signal(number)  # type: ignore[misc]
-                for number in (signal.SIGTERM, signal.SIGINT)
-            },
-        )
+        await self._run.start(handle_signals=self._handle_signals)
 
     async def aclose(self, *, cancel: bool = False) -> None:
         """Close the pool; return when nothing of it is left. May be called again.
@@ -211,24 +128,8 @@ class ProcessPool:
             cancel: ask running jobs to stop and drop waiting ones; without it all
                 accepted jobs are waited for.
         """
-        if self._workers is None or self._drain is None:
-            return
-        if cancel and self._drain.stage.value in ("serving", "draining"):
-            self._drain.request(None)
-            self._workers.stop_all(Ask("closed"), self._options.shutdown_process_timeout)
-        else:
-            self._drain.request(None)
-        if self._closing is None:
-            assert self._loop is not None
-            self._closing = self._loop.create_task(self._close())
-        await asyncio.shield(self._closing)
-
-    async def _close(self) -> None:
-        assert self._workers is not None and self._drain is not None
-        await self._drain.wait()
-        await self._workers.close()
-        self._drain.close()
-        self._signals.close()
+        if self._run is not None:
+            await self._run.close(cancel=cancel)
 
     # ── jobs ─────────────────────────────────────────────────────────────────
 
@@ -255,6 +156,28 @@ class ProcessPool:
         """
         return self.schedule(function, args, kwargs)
 
+    @overload
+    def schedule(
+        self,
+        function: Callable[..., Awaitable[T]],
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        memory_limit_mb: float | None = None,
+        job_id: str | None = None,
+    ) -> JobHandle[T]: ...
+    @overload
+    def schedule(
+        self,
+        function: Callable[..., T],
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        memory_limit_mb: float | None = None,
+        job_id: str | None = None,
+    ) -> JobHandle[T]: ...
     def schedule(
         self,
         function: Callable[..., Any],
@@ -309,22 +232,80 @@ class ProcessPool:
         workers.submit(record)
         return handle
 
+    @overload
+    def map(
+        self,
+        function: Callable[[A], Awaitable[T]],
+        items: Iterable[A] | AsyncIterable[A],
+        *,
+        max_in_flight: int | None = None,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[JobHandle[T], None]: ...
+    @overload
+    def map(
+        self,
+        function: Callable[[A], T],
+        items: Iterable[A] | AsyncIterable[A],
+        *,
+        max_in_flight: int | None = None,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[JobHandle[T], None]: ...
+    def map(
+        self,
+        function: Callable[[Any], Any],
+        items: Iterable[Any] | AsyncIterable[Any],
+        *,
+        max_in_flight: int | None = None,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[JobHandle[Any], None]:
+        """Run ``function(item)`` for each item; give the handles in order, each ended.
+
+        ::
+
+            async for handle in pool.map(score, texts):
+                print(await handle)
+
+        The handle and not the value, so that one failed job does not end the
+        stream. Items are read only as far ahead as *max_in_flight* allows; what is
+        in flight when the stream is closed is cancelled.
+
+        Args:
+            function: what to call.
+            items: its arguments; may be endless, and may be asynchronous.
+            max_in_flight: jobs that were accepted and whose handles were not taken
+                yet; twice ``max_jobs`` unless given, so that no worker waits for
+                who consumes.
+            timeout: for each job, as in :meth:`schedule`.
+        """
+        if max_in_flight is None:
+            max_in_flight = 2 * (self._options.max_jobs or cpu_count())
+        else:
+            check_int("max_in_flight", max_in_flight, at_least=1)
+        self._open_workers()
+        return stream(
+            lambda item: self.schedule(function, (item,), timeout=timeout), items, max_in_flight
+        )
+
     def _cancel(self, handle: JobHandle[Any], reason: str) -> bool:
-        assert self._workers is not None
-        return self._workers.stop_job(handle.record, Ask(reason))
+        assert self._run is not None
+        return self._run.workers.stop_job(handle.record, Ask(reason))
+
+    @property
+    def _workers(self) -> Workers | None:
+        return None if self._run is None else self._run.workers
 
     def _open_workers(self) -> Workers:
-        if self._workers is None:
+        if self._run is None:
             raise PoolClosed("the pool is not open yet: use 'async with', or await start()")
-        if self._drain is not None and self._drain.begun:
+        if self._run.drain.begun:
             raise PoolClosed("the pool is closed: it takes no more jobs")
-        return self._workers
+        return self._run.workers
 
     # ── the rest ─────────────────────────────────────────────────────────────
 
     def stats(self) -> PoolStats:
         """Return how many workers and jobs there are and were."""
-        return PoolStats() if self._workers is None else self._workers.stats()
+        return PoolStats() if self._run is None else self._run.workers.stats()
 
     def on(self, event: str, callback: Callback) -> Callback:
         """Have *callback* called with each event of that name.
@@ -344,10 +325,10 @@ class ProcessPool:
             OptionError: a value that is not allowed, or an option that cannot
                 change while the pool runs.
         """
-        check_changeable(changes, running=self._workers is not None)
+        check_changeable(changes, running=self._run is not None)
         self._options = self._options.replace(**changes)
-        if self._workers is not None:
-            self._workers.update(self._options)
+        if self._run is not None:
+            self._run.workers.update(self._options)
 
     def __repr__(self) -> str:
         now = self.stats()
@@ -355,49 +336,3 @@ class ProcessPool:
             f"<ProcessPool {now.idle} idle, {now.running} running of {now.alive}; "
             f"{now.waiting} waiting>"
         )
-
-
-def check_changeable(changes: Mapping[str, object], *, running: bool) -> None:
-    """Raise OptionError for the first option that is fixed once processes exist."""
-    for name, value in changes.items():
-        if running and name not in CHANGEABLE:
-            raise OptionError(
-                name,
-                value,
-                "an option that can change while running: " + ", ".join(sorted(CHANGEABLE)),
-            )
-
-
-def check_size(body: bytes, options: PoolOptions) -> None:
-    """Raise PayloadTooLarge if *body* is over ``max_payload_mb``."""
-    limit = int(options.max_payload_mb * MB)
-    if len(body) > limit:
-        from ipc.errors import PayloadTooLarge
-
-        raise PayloadTooLarge(
-            "the job's function and arguments",
-            len(body),
-            limit,
-            "raise max_payload_mb, or hand over a file name instead",
-        )
-
-
-class _Drained:
-    """The workers, as a drain sees them."""
-
-    def __init__(self, workers: Workers, emitter: Emitter) -> None:
-        self._workers = workers
-        self._emitter = emitter
-
-    def begin(self, remaining: float | None) -> None:
-        self._workers.begin_drain(remaining)
-        self._emitter.emit("draining", Draining(remaining))
-
-    def stop(self, grace: float) -> None:
-        self._workers.stop_all(Ask("drain"), grace)
-
-    def kill(self) -> None:
-        self._workers.kill_all(Kill("drain"))
-
-    async def wait_no_jobs(self) -> None:
-        await self._workers.wait_no_jobs()

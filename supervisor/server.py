@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar, overload
 
 from supervisor import intake
+from supervisor.applied import check_changeable
 from supervisor.child.boot import Hooks
 from supervisor.dispatch.base import Answer, Place
 from supervisor.errors import JobRejected, NotAdmitted, OptionError, SupervisorError
@@ -22,7 +23,6 @@ from supervisor.handle import JobHandle
 from supervisor.intake import Agent
 from supervisor.job import JobInfo, Participant, Room, ServerType
 from supervisor.options import Hook, ServerOptions, check_hook, check_number
-from supervisor.pool import check_changeable
 from supervisor.serving import Serving, settled
 from supervisor.stats import PoolStats
 

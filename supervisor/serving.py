@@ -19,6 +19,8 @@ import msgspec
 
 from supervisor import clock
 from supervisor.admission import Standing
+from supervisor.announcer import Announcer
+from supervisor.applied import check_size, child_settings
 from supervisor.booking import Booking
 from supervisor.child import isolate
 from supervisor.child.boot import Hooks
@@ -32,7 +34,6 @@ from supervisor.load import LoadMeter
 from supervisor.observers import Observers
 from supervisor.options import Hook, PerMode, ServerOptions, cpu_count
 from supervisor.outcome import Ask, Kill
-from supervisor.pool import Announcer, check_size, child_settings
 from supervisor.record import JobRecord
 from supervisor.signals import route_signals
 from supervisor.worker import Worker

@@ -200,6 +200,7 @@ class Worker:
     def retire(self) -> None:
         """Let it go: it has no job and is not wanted any more."""
         self._ask = Ask("retired")
+        self._grace = self._keeper.clock_seconds(self, CLOCKS[State.STOPPING]) or 0.0
         self.apply(Event.RETIRE)
 
     def kill(self, kill: Kill) -> None:

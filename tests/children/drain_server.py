@@ -11,6 +11,7 @@ import asyncio
 import atexit
 import ctypes
 import json
+import logging
 import os
 import signal
 import sys
@@ -294,4 +295,6 @@ async def serve() -> int:
 if __name__ == "__main__":
     # Without it an interrupt that comes before the server listens would be an error of the test.
     say("up")
+    # Into the file that a failing test shows.
+    logging.basicConfig(level=logging.DEBUG, format="%(relativeCreated)d %(name)s %(message)s")
     sys.exit(asyncio.run(serve()))

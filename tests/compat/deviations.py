@@ -64,5 +64,7 @@ def complaints(listed: Iterable[Deviation], ends: dict[str, str]) -> list[str]:
         if end != wanted:
             what = f"is listed as {wanted}" if name in expected else "is not listed"
             said.append(f"{name} {end}, and {what}")
-    said += [f"{name} is listed, and there is no such test" for name in expected.keys() - ends.keys()]
+    said += [
+        f"{name} is listed, and there is no such test" for name in expected.keys() - ends.keys()
+    ]
     return said

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import importlib
 import json
 import unittest
 from typing import Any
@@ -22,9 +23,7 @@ class Reporter(unittest.TestResult):
     def __init__(self) -> None:
         super().__init__()
         # With the interpreter's tests, so there wherever they are.
-        from test import support
-
-        self._support: Any = support
+        self._support: Any = importlib.import_module("test.support")
         self._said = ("passed", "")
 
     def startTest(self, test: unittest.TestCase) -> None:

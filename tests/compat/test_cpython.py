@@ -35,7 +35,9 @@ def test_the_interpreters_own_tests_end_as_they_are_listed(adapter: str, tests: 
     ends = {each["test"]: each["end"] for each in said}
     why = {each["test"]: each["why"] for each in said}
     found = deviations.complaints(listed, ends)
-    assert not found, "\n".join([*found, *(f"{name}: {text}" for name, text in why.items() if text)])
+    assert not found, "\n".join(
+        [*found, *(f"{name}: {text}" for name, text in why.items() if text)]
+    )
 
 
 def run_class(adapter: str, tests: str, without: list[str]) -> list[dict[str, str]]:

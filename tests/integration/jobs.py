@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 import time
 from typing import Any
 
@@ -61,3 +62,69 @@ def read_marker() -> Any:
 
 def identity(value: Any) -> Any:
     return value
+
+
+_mark: list[str] = []
+
+
+def set_mark(text: str) -> None:
+    _mark.append(text)
+
+
+def get_mark() -> str:
+    return _mark[-1]
+
+
+def put_pid(queue: Any, lock: Any) -> None:
+    with lock:
+        queue.put(os.getpid())
+
+
+def sleep_if(wanted: bool) -> None:
+    if wanted:
+        time.sleep(1000)
+
+
+def note_its_end(path: str) -> None:
+    """Write down by which exception it was ended."""
+    with open(path + ".begun", "w") as file:
+        file.write(str(os.getpid()))
+    try:
+        sleep_for_ever()
+    except BaseException as exc:
+        with open(path + ".new", "w") as file:
+            file.write(type(exc).__name__)
+        os.rename(path + ".new", path)
+        raise
+
+
+def ignore_being_stopped() -> None:
+    while True:
+        try:
+            time.sleep(1000)
+        except BaseException:  # noqa: BLE001 - the point
+            continue
+
+
+class TellsItsThread:
+    """Arrives as the number of the thread that unpickled it."""
+
+    def __reduce__(self) -> Any:
+        return threading.get_ident, ()
+
+
+def thread_that_unpickles() -> Any:
+    return TellsItsThread()
+
+
+class FailsToUnpickle:
+    def __reduce__(self) -> Any:
+        return divmod, (1, 0)
+
+
+async def sleep_until_cancelled() -> None:
+    await asyncio.Event().wait()
+
+
+def one_over(number: int) -> float:
+    return 1 / number

@@ -103,6 +103,8 @@ class Served:
 
     def close(self) -> None:
         if self.process.poll() is None:
+            # The test has failed: this is shown with it.
+            print(self.log.read_text())
             self.process.kill()
         self.process.wait()
         if self.process.stdin is not None:

@@ -1,0 +1,75 @@
+"""Options, applied: what children get of them, what a call may weigh, what may change."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from ipc.errors import PayloadTooLarge
+from supervisor.child.boot import Hooks, Settings
+from supervisor.errors import OptionError
+from supervisor.launch import Blueprint
+from supervisor.options import CHANGEABLE, PoolOptions
+
+MB: Final = 2**20
+
+
+def blueprint_of(
+    options: PoolOptions, initializer: tuple[Callable[..., object], tuple[Any, ...]] | None
+) -> Blueprint:
+    """Return what the children of a pool of calls are born with."""
+    hooks = Hooks(
+        preload_fnc=options.preload_fnc,
+        setup_fnc=options.setup_fnc,
+        initializer=initializer,
+        user_arguments=options.user_arguments,
+    )
+    return Blueprint(hooks, child_settings(options), options.capture_output)
+
+
+def child_settings(options: PoolOptions, **more: Any) -> Settings:
+    """Return what children need of *options*."""
+    level = options.log_level
+    return Settings(
+        preload_modules=options.preload_modules,
+        job_limits=options.job_limits,
+        shutdown_process_timeout=options.shutdown_process_timeout,
+        high_ping_threshold=options.high_ping_threshold,
+        max_payload_bytes=int(options.max_payload_mb * MB),
+        log_level=level if isinstance(level, str) else _host_level(),
+        http_proxy=options.http_proxy,
+        **more,
+    )
+
+
+def _host_level() -> str:
+    """Return the level that the host program logs at: children need not send less."""
+    level = logging.getLogger().getEffectiveLevel()
+    known = [
+        name for name in ("DEBUG", "INFO", "WARNING", "ERROR") if getattr(logging, name) >= level
+    ]
+    return known[0] if known else "CRITICAL"
+
+
+def check_changeable(changes: Mapping[str, object], *, running: bool) -> None:
+    """Raise OptionError for the first option that is fixed once processes exist."""
+    for name, value in changes.items():
+        if running and name not in CHANGEABLE:
+            raise OptionError(
+                name,
+                value,
+                "an option that can change while running: " + ", ".join(sorted(CHANGEABLE)),
+            )
+
+
+def check_size(body: bytes, options: PoolOptions) -> None:
+    """Raise PayloadTooLarge if *body* is over ``max_payload_mb``."""
+    limit = int(options.max_payload_mb * MB)
+    if len(body) > limit:
+        raise PayloadTooLarge(
+            "the job's function and arguments",
+            len(body),
+            limit,
+            "raise max_payload_mb, or hand over a file name instead",
+        )
