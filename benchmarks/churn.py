@@ -44,7 +44,7 @@ async def one_by_one(pool: ProcessPool) -> list[float]:
 async def measure() -> None:
     """Measure and print, round by round."""
     ratios = []
-    async with ProcessPool(num_idle_processes=IDLE) as pool:
+    async with ProcessPool(num_idle_processes=IDLE, preload_modules=[__name__]) as pool:
         for _ in range(ROUNDS):
             floor = 1 / statistics.median(fork_floor(200))
             seconds = await all_at_once(pool)

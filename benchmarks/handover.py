@@ -32,7 +32,7 @@ async def stamp_async() -> float:
 async def measure(rounds: int = ROUNDS) -> dict[str, Summary]:
     """Return the three samples, taken in turns."""
     samples: dict[str, list[float]] = {"floor": [], "plain": [], "async": []}
-    async with ProcessPool(num_idle_processes=IDLE) as pool:
+    async with ProcessPool(num_idle_processes=IDLE, preload_modules=[__name__]) as pool:
         for _ in range(rounds):
             samples["floor"] += wake_floor(1)
             for name, job in (("plain", stamp), ("async", stamp_async)):
