@@ -60,7 +60,9 @@ def refuse(standing: Standing) -> Refusal | None:
         return Refusal("load", "load_fnc does not answer")
     expected = standing.load + standing.unseen_jobs * share_of_one_job(standing)
     if not expected < standing.load_threshold:  # NaN is no load that one could admit at
-        return Refusal("load", f"{expected:.2f} of {standing.load_threshold:g}")
+        return Refusal(
+            "load", f"the load is {expected:.2f}, load_threshold is {standing.load_threshold:g}"
+        )
     return None
 
 

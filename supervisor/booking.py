@@ -173,7 +173,7 @@ class Booking:
 
     def refusal_now(self) -> str | None:
         """Return why a job offered now would not be admitted, by the last figures."""
-        refusal = refuse(self._standing_with(self._meter.last))
+        refusal = refuse(self._standing_with(self._meter.last if self._meter.answers else None))
         return None if refusal is None else f"{refusal.reason} {refusal.detail}".strip()
 
     def start(self, job: JobInfo, url: str, token: str) -> JobHandle[Any]:

@@ -194,7 +194,7 @@ class Drain:
         if self._empty is not None:
             self._empty.cancel()
         if not self._gone.done():
-            self._gone.cancel()
+            self._gone.set_result(None)
 
     # ── steps ────────────────────────────────────────────────────────────────
 

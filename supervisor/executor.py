@@ -8,7 +8,7 @@ import threading
 import uuid
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from typing import Any, Final, ParamSpec, TypeVar, overload
 
 from supervisor import clock, travel
@@ -127,9 +127,9 @@ class ProcessPoolExecutor(Executor):
     @overload
     def submit(
         self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> JobFuture[T]: ...
+    ) -> Future[T]: ...
     @overload
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> JobFuture[T]: ...
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]: ...
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> JobFuture[Any]:
         """Have ``fn(*args, **kwargs)`` run in a worker; a coroutine function is awaited there.
 

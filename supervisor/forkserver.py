@@ -7,6 +7,7 @@ import contextlib
 import errno
 import logging
 import os
+import signal
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, TypeVar
 
@@ -181,6 +182,17 @@ class ForkServer:
             except IpcError as exc:
                 logger.warning("cannot have worker %d (pid %d) killed: %s", worker, pid, exc)
 
+    def nudge(self) -> None:
+        """Make it go on if it was stopped: it has news that it does not tell."""
+        if self._process is not None and not self._gone.done():
+            self._process.send_signal(signal.SIGCONT)
+
+    def abandon(self) -> None:
+        """Kill it: it does not tell its news. The report that it is lost follows."""
+        if self._process is not None and not self._gone.done():
+            logger.error("the fork server (pid %s) does not answer and is killed", self.pid)
+            self._process.kill_group()
+
     async def close(self) -> None:
         """End it; it kills and reaps what it still has. Returns when it is gone."""
         self._serving = False
@@ -189,6 +201,7 @@ class ForkServer:
         if self._process is not None and not self._gone.done():
             if not self._ready.done():
                 self._process.kill_group()  # it is in the user's code and has no workers yet
+            self.nudge()
             await asyncio.wait({self._gone}, timeout=_CLOSE_SECONDS)
             if not self._gone.done():
                 logger.error("the fork server (pid %s) does not leave; it is killed", self.pid)

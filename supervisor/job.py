@@ -178,7 +178,7 @@ class JobOutcome:
     Args:
         status: one of the final states.
         exit: how its process ended; None when the job ended and the process had not yet.
-        error: what it raised, or what ended it, as text.
+        error: what it raised, or what ended it: type, message and traceback as text.
         reason: why it was stopped, killed or rejected, in a word; may be empty.
         queued_at: when it was accepted.
         started_at: when its worker entered the user's function; None if it never did.

@@ -29,6 +29,10 @@ class Keeper(Protocol[W]):
         """Send SIGKILL to the worker's group."""
         ...
 
+    def expect_end(self, worker: W) -> None:
+        """The worker was killed, or will be as soon as it has a process."""
+        ...
+
     def offer(self, worker: W) -> None:
         """The worker is idle: give it a job, or keep it."""
         ...

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import multiprocessing.process
 import os
+import select
 import signal
 import socket
 import sys
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 
 from ipc import fds
+from supervisor import travel
 from supervisor.child.boot import Boot, Ends, Hooks, Inherited, Sealed, Settings
 from supervisor.job import Exit, ExitReport
 
@@ -199,12 +201,18 @@ class FreshProcess:
         import multiprocess
         import multiprocess.process
 
+        travel.keep_main_importable()
         context = multiprocess.get_context("spawn")
         process = context.Process(target=self._target, args=(self._boot,), name=self._name)
         process.start()
         multiprocess.process._children.discard(process)
         self._process = process
         self.pid = process.pid
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process alone. Only before :meth:`reap`."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(self.pid, number)
 
     def kill_group(self) -> None:
         """Send SIGKILL to the process and its group. Only before :meth:`reap`."""
@@ -240,6 +248,13 @@ def kill_by_pidfd(pidfd: int) -> None:
         pass  # it leads no group any more, or not yet
     except OSError:
         pass  # before Linux 6.9: the parent kills the group when it reaps the leader
+
+
+def has_ended(pidfd: int) -> bool:
+    """Return whether the process behind *pidfd* is dead, reaped or not."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def watch_exit(

@@ -163,6 +163,11 @@ class LoadMeter:
         """The last good value; 1.0 if there was none yet."""
         return self._cpu.value if self._cpu is not None else self._last
 
+    @property
+    def answers(self) -> bool:
+        """False while the user's function gives no load: the server counts as full then."""
+        return not self._complaining
+
     def start(self) -> None:
         """Begin to sample the CPU. A user's function is only called when it is asked for."""
         if self._cpu is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from supervisor import clock
@@ -15,7 +16,7 @@ T = TypeVar("T")
 
 
 def ordered_map(
-    submit: Callable[..., JobFuture[Any]],
+    submit: Callable[..., Future[Any]],
     fn: Callable[..., T],
     /,
     *iterables: Iterable[Any],
@@ -53,7 +54,7 @@ def ordered_map(
             raise ValueError(f"buffersize must be at least 1, got {buffersize}")
     deadline = None if timeout is None else clock.monotonic() + timeout
     calls = zip(*iterables, strict=False)
-    jobs: Iterator[JobFuture[Any]]
+    jobs: Iterator[Future[Any]]
     if chunksize == 1:
         jobs = (submit(fn, *arguments) for arguments in calls)
     else:
@@ -69,7 +70,7 @@ def _chunks(calls: Iterator[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _results(
-    ahead: deque[JobFuture[T]], jobs: Iterator[JobFuture[T]], deadline: float | None
+    ahead: deque[Future[T]], jobs: Iterator[Future[T]], deadline: float | None
 ) -> Iterator[T]:
     try:
         while ahead:
@@ -84,10 +85,11 @@ def _results(
         for future in ahead:
             # Those that run may be half through something; they are let be, as the
             # standard library's would be.
+            assert isinstance(future, JobFuture)
             future.cancel_waiting()
 
 
-def _next(ahead: deque[JobFuture[T]], deadline: float | None) -> T:
+def _next(ahead: deque[Future[T]], deadline: float | None) -> T:
     if deadline is None:
         return ahead.popleft().result()
     # Left in its place until it is there: one that times out is cancelled above.

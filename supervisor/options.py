@@ -135,6 +135,12 @@ def check_number(
         raise OptionError(name, value, f"a number of at least {at_least:g}")
 
 
+def check_bool(name: str, value: object) -> None:
+    """Raise OptionError unless *value* is True or False."""
+    if not isinstance(value, bool):
+        raise OptionError(name, value, "True or False")
+
+
 def check_int(name: str, value: object, *, at_least: int = 0) -> None:
     """Raise OptionError unless *value* is a whole number in range."""
     if isinstance(value, bool) or not isinstance(value, int):

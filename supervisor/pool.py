@@ -22,6 +22,7 @@ from supervisor.handle import JobHandle
 from supervisor.job import JobInfo
 from supervisor.options import (
     PoolOptions,
+    check_bool,
     check_choice,
     check_int,
     check_number,
@@ -82,6 +83,7 @@ class ProcessPool:
         **options: Any,
     ) -> None:
         check_choice("results", results, (PICKLE, DATA))
+        check_bool("handle_signals", handle_signals)
         if initializer is not None and not callable(initializer):
             raise OptionError("initializer", initializer, "a function, or None")
         options.setdefault("max_jobs", cpu_count())

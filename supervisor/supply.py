@@ -107,6 +107,16 @@ class Supply:
         elif pidfd is not None:
             kill_by_pidfd(pidfd)
 
+    def nudge(self) -> None:
+        """Make a fork server that was stopped go on."""
+        if isinstance(self._launcher, ForkServer):
+            self._launcher.nudge()
+
+    def abandon(self) -> None:
+        """Kill a fork server that does not tell what it knows."""
+        if isinstance(self._launcher, ForkServer):
+            self._launcher.abandon()
+
     async def close(self) -> None:
         """Leave no launcher behind."""
         self._closed = True

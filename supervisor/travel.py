@@ -38,6 +38,21 @@ _PICKLE_ERRORS: Final = (
 )
 
 
+# Where the user's script is. Python takes `__file__` from the main module when the
+# script has ended, and only then waits for threads; children that are made until
+# then would not find the script any more.
+_MAIN_FILE: Final[str | None] = getattr(sys.modules.get("__main__"), "__file__", None)
+
+
+def keep_main_importable() -> None:
+    """Have children find the user's script also while the interpreter exits."""
+    main = sys.modules.get("__main__")
+    if main is None or _MAIN_FILE is None:
+        return
+    if main.__spec__ is None and not hasattr(main, "__file__"):
+        main.__file__ = _MAIN_FILE
+
+
 def main_travels() -> bool:
     """Return whether children import the user's main module.
 

@@ -292,6 +292,7 @@ class Worker:
             self._kill_when_launched = True
         else:
             self._keeper.send_kill(self)
+        self._keeper.expect_end(self)
 
     def _failure(self) -> tuple[str, str]:
         what, traceback = self._what_failed

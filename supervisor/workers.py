@@ -34,7 +34,7 @@ from supervisor.census import Census, Counter
 from supervisor.errors import PoolClosed, PreloadFailed, SetupFailed
 from supervisor.failures import Failures
 from supervisor.job import Exit, ExitReport
-from supervisor.launch import Blueprint, SideOfSupervisor
+from supervisor.launch import Blueprint, SideOfSupervisor, has_ended
 from supervisor.lifecycle import COMING, State
 from supervisor.monitor import Monitor
 from supervisor.options import SPAWN_TIMEOUT, PoolOptions
@@ -51,6 +51,13 @@ from supervisor.waiting import Waiting
 from supervisor.worker import Worker
 
 logger = logging.getLogger("greenroom.pool")
+
+# The report of a worker's death follows a kill within milliseconds. After so many
+# seconds the fork server is told to go on, in case it was stopped, and after so
+# many times it is killed: sooner at the end, when it is not needed any more.
+_NEWS_SECONDS: Final = 0.1
+_NEWS: Final = 50
+_NEWS_AT_THE_END: Final = 3
 
 # While more idle workers are kept than were asked for: how long until it is
 # looked at whether demand has fallen. Seconds.
@@ -417,6 +424,24 @@ class Workers:
         """Kill its group."""
         assert worker.pid is not None
         self._supply.kill(worker.number, worker.pid, worker.pidfd)
+
+    def expect_end(self, worker: Worker) -> None:
+        """See to it that the end of a worker that was killed is reported."""
+        self._loop.call_later(_NEWS_SECONDS, self._ask_for_news, worker.number, 1)
+
+    def _ask_for_news(self, number: int, times: int) -> None:
+        worker = self._all.get(number)
+        if worker is None:
+            return
+        # The kernel knows that it is dead, or it was never announced: then its
+        # parent has news and does not tell them. It may have been stopped.
+        if worker.pidfd is None or has_ended(worker.pidfd):
+            at_the_end = self._draining and self.census.killed == self.census.alive
+            if times < (_NEWS_AT_THE_END if at_the_end else _NEWS):
+                self._supply.nudge()
+            else:
+                self._supply.abandon()
+        self._loop.call_later(_NEWS_SECONDS, self._ask_for_news, number, times + 1)
 
     def offer(self, worker: Worker) -> None:
         """Give the idle worker the job that has waited longest, or keep it."""

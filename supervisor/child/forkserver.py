@@ -29,6 +29,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from typing import Any, Final, NoReturn
 
 from ipc import fds
@@ -50,7 +51,7 @@ from ipc.messages import (
 from supervisor.child import isolate, logs
 from supervisor.child.boot import Boot, Ends, Hooks
 from supervisor.child.context import JobProcess
-from supervisor.child.worker import Worker, error_text
+from supervisor.child.worker import Worker, error_text, report_failure, say_hello
 
 # How long the last sweep may take. A process in an uninterruptible wait (a dead
 # network file system) cannot be reaped; nothing waits for it longer than this.
@@ -262,7 +263,7 @@ class ForkServer:
         self._channel.send(Forked(worker, pid), pidfd)
         fds.close_all(pidfd)
 
-    def _become_worker(self, worker: int, descriptors: list[int]) -> NoReturn:
+    def _become_worker(self, number: int, descriptors: list[int]) -> NoReturn:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -270,22 +271,30 @@ class ForkServer:
             isolate.ignore_supervisor_signals()
             self._channel.close()
             fds.close_all((self._wake_reader, self._wake_writer))
-            settings = self._boot.settings
-            isolate.prefer_for_oom()
-            isolate.apply_limits(settings.job_limits)
-            isolate.reseed()
-            isolate.take_multiprocessing_identity(
-                worker, self._boot.supervisor_pid, self._boot.authkey
-            )
-            if settings.titles:
-                isolate.set_title("idle")
-            Worker(self._hooks, settings, Ends.received(descriptors), self._proc).run()
+            ends = Ends.received(descriptors)
+            channel = say_hello(ends)
+            worker: Worker | None = None
+            try:
+                self._isolate(number)
+                worker = Worker(self._hooks, self._boot.settings, channel, ends, self._proc)
+                worker.run()
+            except BaseException as exc:
+                if worker is None or not worker.is_ready:
+                    report_failure(channel, exc)
+                raise
         except BaseException:  # noqa: BLE001 - the last line of a process: say it and go
-            import traceback
-
             traceback.print_exc()
         finally:
             os._exit(70)  # EX_SOFTWARE; Worker.run never returns
+
+    def _isolate(self, number: int) -> None:
+        settings = self._boot.settings
+        isolate.prefer_for_oom()
+        isolate.apply_limits(settings.job_limits)
+        isolate.reseed()
+        isolate.take_multiprocessing_identity(number, self._boot.supervisor_pid, self._boot.authkey)
+        if settings.titles:
+            isolate.set_title("idle")
 
     # ── reaping ──────────────────────────────────────────────────────────────
 

@@ -13,6 +13,7 @@ import random
 import resource
 import signal
 import sys
+import threading
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -70,10 +71,31 @@ def restore_signals_in_forks() -> None:
     Registered once, in the process whose children are workers' children: without
     it ``multiprocessing.Process.terminate`` would do nothing inside a job.
     """
-    os.register_at_fork(after_in_child=_restore_signals)
+    os.register_at_fork(
+        before=_hold_signals, after_in_parent=_release_signals, after_in_child=_restore_signals
+    )
+
+
+# What was blocked before the fork that this thread is in.
+_held = threading.local()
+
+
+def _hold_signals() -> None:
+    # Without this a signal that hits the child before it has its own handlers is
+    # taken by ours, which does nothing, and is lost.
+    _held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_SUPERVISOR)
+
+
+def _release_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _held.mask)
 
 
 def _restore_signals() -> None:
+    _usual_signals()
+    _release_signals()
+
+
+def _usual_signals() -> None:
     if signal.getsignal(signal.SIGTERM) is _leave_it_to_the_supervisor:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is _leave_it_to_the_supervisor:

@@ -8,7 +8,7 @@ import os
 from supervisor.child import isolate
 from supervisor.child.boot import Boot
 from supervisor.child.context import JobProcess
-from supervisor.child.worker import Worker, report_failure
+from supervisor.child.worker import Worker, report_failure, say_hello
 
 
 def main(boot: Boot) -> None:
@@ -18,18 +18,19 @@ def main(boot: Boot) -> None:
     isolate.forget_environment(boot.settings.without_environment)
     isolate.restore_signals_in_forks()
     settings = boot.settings
+    ends = boot.received_ends()
+    channel = say_hello(ends)
     isolate.prefer_for_oom()
-    isolate.apply_limits(settings.job_limits)
     isolate.take_multiprocessing_identity(boot.worker, boot.supervisor_pid, boot.authkey)
     if settings.titles:
         isolate.set_title("idle")
-    ends = boot.received_ends()
     try:
+        isolate.apply_limits(settings.job_limits)
         for name in settings.preload_modules:
             importlib.import_module(name)
         hooks = boot.hooks.open()
     except BaseException as exc:  # noqa: BLE001 - around the user's imports: reported
-        report_failure(ends, exc)
+        report_failure(channel, exc)
         os._exit(1)
     proc = JobProcess(user_arguments=hooks.user_arguments, http_proxy=settings.http_proxy)
-    Worker(hooks, settings, ends, proc, preload_here=True).run()
+    Worker(hooks, settings, channel, ends, proc, preload_here=True).run()

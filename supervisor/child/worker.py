@@ -75,7 +75,8 @@ class Worker:
     Args:
         hooks: the user's functions.
         settings: the options.
-        ends: the descriptors it talks on.
+        channel: to the supervisor, from :func:`say_hello`.
+        ends: the descriptors for its logs and its output.
         proc: with what ``preload_fnc`` left in it.
         preload_here: run ``preload_fnc`` before ``setup_fnc`` (a fresh interpreter).
 
@@ -86,6 +87,7 @@ class Worker:
         self,
         hooks: Hooks,
         settings: Settings,
+        channel: BlockingChannel[ToWorker],
         ends: Ends,
         proc: JobProcess,
         *,
@@ -95,7 +97,9 @@ class Worker:
         self._settings = settings
         self._proc = proc
         self._preload_here = preload_here
-        self._channel = BlockingChannel(socket.socket(fileno=ends.channel), _decoder)
+        self._pid = os.getpid()
+        self._channel = channel
+        self.is_ready = False
         if ends.stdout >= 0:
             logs.redirect_output(ends.stdout, ends.stderr)
         self._forwarder = logs.install(
@@ -127,7 +131,6 @@ class Worker:
 
     def run(self) -> NoReturn:
         """Live."""
-        self._channel.send(Hello(os.getpid()))
         self._control.start()
         self._control.give()
         began = time.monotonic()
@@ -140,6 +143,7 @@ class Worker:
         self._control.take_back()
         if self._stop.reason is not None:
             self._leave(0)
+        self.is_ready = True
         self._channel.send(Ready(time.monotonic() - began))
         self._serve()
 
@@ -236,6 +240,8 @@ class Worker:
         # The title is set by the other thread, off the way to the user's code.
         self._control.give(self._title(f"job {job.job}"))
         ending = self._run_body(job, descriptors)
+        if os.getpid() != self._pid:
+            self._end_of_a_fork(ending)
         after = _usage()
         finished, descriptors = self._finished(job, ending, (after[0] - before[0], after[1]))
         # Dropped before the caller hears of the end: what the job held is closed.
@@ -252,6 +258,16 @@ class Worker:
         self._send(finished, descriptors)
         if self._stop.reason is not None:
             self._leave(0)
+
+    def _end_of_a_fork(self, ending: Ending) -> NoReturn:
+        """End a process that the job forked and that came back from the user's function.
+
+        The job is its parent's: this one must not speak for it.
+        """
+        if ending.error is not None:
+            traceback.print_exception(ending.error)
+        logs.flush_output()
+        os._exit(0 if ending.error is None else 1)
 
     def _title(self, title: str) -> Any:
         return (lambda: isolate.set_title(title)) if self._settings.titles else None
@@ -337,8 +353,14 @@ class Worker:
                 payload = None  # the text of the error travels all the same
         descriptors: list[int] = []
         if payload is not None and len(payload) > fds.INLINE_BYTES:
-            descriptors = [fds.write_memory(payload)]
-            payload = b""
+            try:
+                descriptors = [fds.write_memory(payload)]
+                payload = b""
+            except OSError as exc:  # the job left no descriptor or no memory
+                payload = None
+                if status == "succeeded":
+                    status, error = "failed", error_text(exc)
+                    payload = _pack_error(exc, job.data_only)
         finished = Finished(
             job.job,
             status,
@@ -392,7 +414,13 @@ def _pack_result(job: RunJob, ending: Ending) -> bytes | None:
 
 
 def _pack_error(error: BaseException, data_only: bool) -> bytes | None:
-    return None if data_only else travel.pack(error, f"the {type(error).__name__} it raised")
+    if data_only:
+        return None
+    packed = travel.pack(error, f"the {type(error).__name__} it raised")
+    # Many exceptions pickle and cannot be rebuilt: __init__ takes more than args
+    # holds. Found out here, the caller still gets the text and the traceback.
+    pickle.loads(packed)
+    return packed
 
 
 def _pack_data(value: object) -> bytes:
@@ -420,9 +448,16 @@ async def _nothing_async() -> None:
     """The rehearsed coroutine."""
 
 
-def report_failure(ends: Ends, error: BaseException) -> None:
-    """Tell the supervisor that this process cannot become a worker."""
+def say_hello(ends: Ends) -> BlockingChannel[ToWorker]:
+    """Open the channel and tell the supervisor that this process runs our code."""
     channel = BlockingChannel(socket.socket(fileno=ends.channel), _decoder)
     channel.send(Hello(os.getpid()))
-    channel.send(SetupError(error_text(error)))
-    channel.close()
+    return channel
+
+
+def report_failure(channel: BlockingChannel[ToWorker], error: BaseException) -> None:
+    """Tell the supervisor why this process cannot become a worker."""
+    try:
+        channel.send(SetupError(error_text(error)))
+    except IpcError:
+        die_with_group()

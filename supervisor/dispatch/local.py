@@ -275,7 +275,7 @@ class LocalDispatcher:
         """Return when all have ended, *seconds* are over (None: never) or we close."""
         if seconds == 0:
             return
-        ended = asyncio.gather(*(handle.wait() for handle in handles))
+        ended = asyncio.ensure_future(_all_ended(handles))
         either: set[asyncio.Future[Any]] = {ended, self._closing}
         try:
             await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -326,3 +326,8 @@ class LocalDispatcher:
             self._host.begin_drain(checked_seconds("timeout", order.timeout))
         logger.info("asked to drain over the control socket")
         return respond({"draining": True}, 202)
+
+
+async def _all_ended(handles: list[JobHandle[Any]]) -> None:
+    for handle in handles:
+        await handle.wait()

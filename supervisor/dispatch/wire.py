@@ -60,7 +60,7 @@ def decode(body: bytes, kind: type[T]) -> T:
     """Return *body* as *kind*, or raise a 400 that names the field and what it must be."""
     try:
         data = msgspec.json.decode(body or b"{}")
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise failure(web.HTTPBadRequest, f"the body is not JSON: {exc}") from exc
     if not isinstance(data, dict):
         raise failure(web.HTTPBadRequest, f"expected a JSON object, got {type(data).__name__}")

@@ -46,7 +46,7 @@ def executor(request: pytest.FixtureRequest) -> Iterator[ProcessPoolExecutor]:
         yield made
 
 
-def wait_running(future: JobFuture[Any]) -> None:
+def wait_running(future: concurrent.futures.Future[Any]) -> None:
     wait_until(future.running)
 
 
@@ -55,6 +55,7 @@ class TestResults:
         future = executor.submit(jobs.double, 21)
         assert future.result(PATIENCE) == 42
         assert future.exception() is None
+        assert isinstance(future, JobFuture)
         assert future.outcome is not None
         assert future.outcome.status is JobStatus.SUCCEEDED
 

@@ -20,7 +20,6 @@ import pytest
 
 from supervisor import PoolClosed, ProcessPoolExecutor
 from supervisor.errors import OptionError
-from supervisor.futures import JobFuture
 from tests.integration import jobs
 from tests.integration.conftest import PATIENCE, wait_until
 
@@ -180,7 +179,7 @@ class TestShutdown:
         assert future.done()
 
     def test_ctrl_c_inside_the_context_stops_what_runs(self) -> None:
-        running: JobFuture[None] | None = None
+        running: concurrent.futures.Future[None] | None = None
         with (
             pytest.raises(KeyboardInterrupt),
             ProcessPoolExecutor(1, shutdown_process_timeout=5.0) as executor,
@@ -271,6 +270,38 @@ class TestInterpreterExit:
             """
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, "0\n1\n2\n", "")
+
+    @pytest.mark.parametrize("context", ["forkserver", "spawn"])
+    def test_workers_made_during_the_exit_know_the_script(
+        self, context: str, tmp_path: Path
+    ) -> None:
+        # Python takes __file__ from the main module before its exit waits for threads.
+        script = tmp_path / "script.py"
+        script.write_text(
+            textwrap.dedent(
+                f"""
+                import sys
+                sys.path.insert(0, {str(REPOSITORY)!r})
+                from supervisor import ProcessPoolExecutor
+                def say(number):
+                    print(number, flush=True)
+                def main():
+                    executor = ProcessPoolExecutor(1, {context!r})
+                    for number in range(4):
+                        executor.submit(say, number)
+                if __name__ == "__main__":
+                    main()
+                """
+            )
+        )
+        done = subprocess.run(
+            [sys.executable, str(script)],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "0\n1\n2\n3\n", "")
 
     def test_after_shutdown_without_waiting(self) -> None:
         done = run_script(

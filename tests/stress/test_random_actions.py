@@ -108,6 +108,7 @@ class Actions:
         chance = self._chance
         name = self._next_id()
         timeout = chance.choice([None, 0.5, 0.05])
+        handle: JobHandle[Any]
         if chance.random() < 0.3:
             arguments = (self._ledger, name, chance.random() < 0.3)
             handle = self._pool.schedule(jobs.noted_async, arguments, timeout=timeout, job_id=name)

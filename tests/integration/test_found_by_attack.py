@@ -1,0 +1,129 @@
+"""What somebody who tried to break it broke. Each stays mended."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+from typing import NoReturn
+
+import psutil
+import pytest
+
+from supervisor import JobStatus, ProcessPool, ResourceLimits, SetupFailed
+from supervisor.results import JobRaised
+from tests.integration.conftest import soon
+
+
+class NotRebuilt(Exception):
+    """Pickles, and cannot be rebuilt: its arguments are not what ``args`` holds."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def terminate_a_fork() -> int:
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(30)
+        os._exit(7)
+    os.kill(pid, signal.SIGTERM)
+    return os.waitpid(pid, 0)[1]
+
+
+def raise_not_rebuilt() -> NoReturn:
+    raise NotRebuilt(7, "quota exceeded")
+
+
+def return_in_a_fork_too(path: str) -> str:
+    pid = os.fork()
+    if pid == 0:
+        return "child"
+    os.waitpid(pid, 0)
+    Path(path).write_text("waited", encoding="utf-8")
+    return "parent"
+
+
+def exhaust_descriptors() -> bytes:
+    try:
+        while True:
+            os.open("/dev/null", os.O_RDONLY)
+    except OSError:
+        return bytes(200_000)
+
+
+def fork_server() -> psutil.Process:
+    """Return this test's fork server: the leader of a session that is our child."""
+    (found,) = [
+        child
+        for child in psutil.Process().children()
+        if child.cmdline()[:1] == ["greenroom: fork server"]
+    ]
+    return found
+
+
+async def test_a_signal_right_after_a_fork_in_a_job_is_not_lost() -> None:
+    async with ProcessPool(num_idle_processes=2) as pool:
+        for _ in range(20):
+            assert await soon(pool.submit(terminate_a_fork)) == signal.SIGTERM
+
+
+@pytest.mark.parametrize("cancel", [False, True], ids=["waiting", "cancelling"])
+async def test_a_pool_closes_although_its_fork_server_was_stopped(cancel: bool) -> None:
+    pool = ProcessPool(num_idle_processes=2, shutdown_process_timeout=1)
+    await pool.start()
+    if cancel:
+        pool.submit(time.sleep, 1000)
+    os.kill(fork_server().pid, signal.SIGSTOP)
+    await soon(pool.aclose(cancel=cancel))
+
+
+async def test_a_fork_server_that_was_stopped_is_woken_or_replaced() -> None:
+    async with ProcessPool(
+        num_idle_processes=1, max_jobs=1, ping_timeout=2, ping_interval=0.5
+    ) as pool:
+        stopped = fork_server().pid
+        os.kill(stopped, signal.SIGSTOP)
+        assert await soon(pool.submit(os.getpid))
+        assert await soon(pool.submit(os.getpid))
+
+
+async def test_the_jobs_own_error_is_told_when_it_cannot_be_rebuilt() -> None:
+    async with ProcessPool(num_idle_processes=1) as pool:
+        with pytest.raises(JobRaised, match="NotRebuilt: quota exceeded") as caught:
+            await soon(pool.submit(raise_not_rebuilt))
+        assert "raise_not_rebuilt" in str(caught.value.__cause__)
+
+
+async def test_a_process_that_the_job_forked_does_not_speak_for_it(tmp_path: Path) -> None:
+    async with ProcessPool(num_idle_processes=1) as pool:
+        path = tmp_path / "told"
+        assert await soon(pool.submit(return_in_a_fork_too, str(path))) == "parent"
+        assert path.read_text(encoding="utf-8") == "waited"
+
+
+async def test_closing_after_a_cancelled_start_is_an_ordinary_return() -> None:
+    pool = ProcessPool(num_idle_processes=1)
+    starting = asyncio.ensure_future(pool.start())
+    await asyncio.sleep(0)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    await soon(pool.aclose())
+
+
+async def test_a_job_without_descriptors_left_fails_with_the_reason() -> None:
+    async with ProcessPool(num_idle_processes=1, job_limits=ResourceLimits(open_files=40)) as pool:
+        handle = pool.submit(exhaust_descriptors)
+        with pytest.raises(OSError, match="Too many open files"):
+            await soon(handle)
+        assert handle.status is JobStatus.FAILED
+
+
+async def test_limits_that_leave_no_room_to_start_are_told() -> None:
+    pool = ProcessPool(num_idle_processes=1, job_limits=ResourceLimits(address_space_mb=10))
+    with pytest.raises(SetupFailed, match=r"thread|memory|Memory"):
+        await soon(pool.start())
