@@ -27,6 +27,7 @@ from supervisor import (
     ResultError,
     SetupFailed,
 )
+from supervisor.results import JobRaised
 from tests.integration import jobs
 from tests.integration.conftest import soon
 from tests.integration.reports import Reports, reports_in
@@ -307,12 +308,13 @@ def raise_needs_two() -> None:
     raise NeedsTwo("a", "b")
 
 
-async def test_an_exception_that_cannot_be_unpickled_still_tells_its_traceback(
+async def test_an_exception_that_cannot_be_rebuilt_still_tells_what_it_was(
     pool: ProcessPool,
 ) -> None:
     handle = pool.submit(raise_needs_two)
-    with pytest.raises(ResultError, match="could not be unpickled"):
+    with pytest.raises(JobRaised, match="NeedsTwo: a") as caught:
         await soon(handle)
+    assert "raise_needs_two" in str(caught.value.__cause__)
     assert handle.outcome is not None
     assert handle.outcome.error is not None
     assert handle.outcome.error.type == "NeedsTwo"
