@@ -14,8 +14,8 @@ from fractions import Fraction
 import pytest
 
 from supervisor import cpuload, load
-from supervisor.errors import OptionError
 from supervisor.cpuload import CpuLoad, CpuReading
+from supervisor.errors import OptionError
 from supervisor.load import LoadMeter, takes_server
 
 SERVER = object()
