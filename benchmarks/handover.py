@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from benchmarks.measure import Summary, machine, wake_floor
+from benchmarks.measure import FloorProcess, Summary, machine
 from supervisor import ProcessPool
 
 IDLE = 4
@@ -32,13 +32,15 @@ async def stamp_async() -> float:
 async def measure(rounds: int = ROUNDS) -> dict[str, Summary]:
     """Return the three samples, taken in turns."""
     samples: dict[str, list[float]] = {"floor": [], "plain": [], "async": []}
+    floor = FloorProcess()
     async with ProcessPool(num_idle_processes=IDLE, preload_modules=[__name__]) as pool:
         for _ in range(rounds):
-            samples["floor"] += wake_floor(1)
+            samples["floor"].append(floor.wake())
             for name, job in (("plain", stamp), ("async", stamp_async)):
                 await asyncio.sleep(PAUSE)
                 submitted = time.monotonic()
                 samples[name].append(await pool.submit(job) - submitted)
+    floor.close()
     return {name: Summary.of(sample) for name, sample in samples.items()}
 
 

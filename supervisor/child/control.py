@@ -35,6 +35,10 @@ from supervisor.child.strays import kill_descendants
 # A moment may be as far away as infinity, and poll takes 24 days at most.
 _LONGEST_WAIT: Final = 3600.0
 
+# How soon a request to stop that nobody acted on is repeated, in seconds: too late to
+# be felt by a job that stops at once, early enough in any grace.
+_REPEAT_SECONDS: Final = 0.1
+
 # How long the stack of a stuck loop may be on the wire.
 _STACK_TEXT: Final = 8 * 1024
 
@@ -63,6 +67,8 @@ class ControlThread:
         channel: the worker's channel.
         on_stop: called with a Stop, in this thread.
         on_drain: called with a DrainBegan, in this thread.
+        repeat_stop: asks the main thread once more if it has not acted on a request
+            to stop; returns whether it had not.
         lag_threshold: seconds that the job's loop may stand still before its
             stack is reported.
     """
@@ -73,11 +79,14 @@ class ControlThread:
         *,
         on_stop: Callable[[Stop], None],
         on_drain: Callable[[DrainBegan], None],
+        repeat_stop: Callable[[], bool],
         lag_threshold: float,
     ) -> None:
         self._channel = channel
         self._on_stop = on_stop
         self._on_drain = on_drain
+        self._repeat_stop = repeat_stop
+        self._repeat_at: float | None = None
         self._probe = LagProbe(lag_threshold, self._report_lag)
         self._main = threading.get_ident()
         # Two locks as batons: each is released by one thread and acquired by the
@@ -158,6 +167,7 @@ class ControlThread:
                 die_with_group()
             ready = dict(poll.poll(self._patience()))
             self._ring_alarm()
+            self._repeat()
             self._probe.check(time.monotonic())
             if self._wake_reader in ready and b"b" in os.read(self._wake_reader, 64):
                 return
@@ -171,6 +181,7 @@ class ControlThread:
             self._probe.begin(time.monotonic())
         elif isinstance(message, Stop):
             self._on_stop(message)
+            self._repeat_at = time.monotonic() + _REPEAT_SECONDS
         elif isinstance(message, DrainBegan):
             self._on_drain(message)
         else:
@@ -178,11 +189,17 @@ class ControlThread:
 
     def _patience(self) -> float | None:
         """Return how long to wait, in milliseconds; None for ever."""
-        moments = [moment for moment in (self._probe.due, self._alarm_at()) if moment is not None]
+        all_moments = (self._probe.due, self._alarm_at(), self._repeat_at)
+        moments = [moment for moment in all_moments if moment is not None]
         if not moments:
             return None
         seconds = max(0.0, min(moments) - time.monotonic())
         return min(seconds, _LONGEST_WAIT) * 1000 + 1
+
+    def _repeat(self) -> None:
+        now = time.monotonic()
+        if self._repeat_at is not None and now >= self._repeat_at:
+            self._repeat_at = now + _REPEAT_SECONDS if self._repeat_stop() else None
 
     def _alarm_at(self) -> float | None:
         alarm = self._alarm
@@ -193,6 +210,7 @@ class ControlThread:
         if alarm is not None and time.monotonic() >= alarm[0]:
             self._alarm = None
             alarm[1]()
+            self._repeat_at = time.monotonic() + _REPEAT_SECONDS
 
     def report_stuck(self, seconds: float) -> None:
         """Send the main thread's stack. Runs on: this thread, which must not log itself:

@@ -50,6 +50,18 @@ class Interrupter:
         self._reason = reason
         signal.pthread_kill(self._main, SIGNAL)
 
+    def fire_again(self) -> bool:
+        """Send the signal once more if nobody has acted on it; return whether that was so.
+
+        Runs on: the control thread. A signal that comes after Python has looked
+        for signals and before the system call begins is noted, and the call
+        blocks all the same: nothing would ever look again.
+        """
+        if self._reason is None:
+            return False
+        signal.pthread_kill(self._main, SIGNAL)
+        return True
+
     def reset(self) -> None:
         """Forget a request that was not raised. Runs on: the main thread."""
         self._reason = None

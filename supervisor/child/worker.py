@@ -113,6 +113,7 @@ class Worker:
             self._channel,
             on_stop=self._stop.ask,
             on_drain=self._drain_began,
+            repeat_stop=self._interrupter.fire_again,
             lag_threshold=settings.high_ping_threshold,
         )
         self._loop = asyncio.new_event_loop()

@@ -128,3 +128,15 @@ async def sleep_until_cancelled() -> None:
 
 def one_over(number: int) -> float:
     return 1 / number
+
+
+def lose_the_first_signal(path: str) -> None:
+    """Be asked to stop in the instant in which Python does not look for signals."""
+    came: list[int] = []
+    handler = signal.signal(signal.SIGURG, lambda number, frame: came.append(number))
+    with open(path + ".waits", "w"):
+        pass
+    while not came:
+        time.sleep(0.01)
+    signal.signal(signal.SIGURG, handler)
+    note_its_end(path)

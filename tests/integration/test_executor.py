@@ -190,6 +190,16 @@ class TestCancel:
         assert (tmp_path / "end").read_text() == "JobCancelled"
         wait_until(lambda: executor.stats().running == 0)
 
+    def test_a_signal_that_is_lost_is_sent_again(
+        self, executor: ProcessPoolExecutor, tmp_path: Path
+    ) -> None:
+        future = executor.submit(jobs.lose_the_first_signal, str(tmp_path / "end"))
+        wait_until((tmp_path / "end.waits").exists)
+        wait_running(future)
+        assert future.cancel()
+        wait_until((tmp_path / "end").exists)
+        assert (tmp_path / "end").read_text() == "JobCancelled"
+
     def test_one_that_ignores_it_is_killed(self) -> None:
         with ProcessPoolExecutor(1, shutdown_process_timeout=0.1) as executor:
             future = executor.submit(jobs.ignore_being_stopped)
