@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import uuid
 from collections.abc import (
     AsyncGenerator,
@@ -90,6 +91,8 @@ class ProcessPool:
         self._options = PoolOptions().replace(**options)
         self._data_only = results == DATA
         self._handle_signals = handle_signals
+        self._id_prefix = uuid.uuid4().hex[:8]
+        self._numbers = itertools.count(1)
         self._initializer = None if initializer is None else (initializer, tuple(initargs))
         self._emitter = Emitter(EVENTS)
         self._run: PoolRun | None = None
@@ -217,7 +220,7 @@ class ProcessPool:
         body = travel.pack_call(function, tuple(args), dict(kwargs or {}))
         check_size(body, self._options)
         handle: JobHandle[Any] = JobHandle(
-            JobInfo(job_id if job_id is not None else f"J-{uuid.uuid4().hex[:12]}"),
+            JobInfo(job_id if job_id is not None else self._next_id()),
             cancel=self._cancel,
             cancel_with_caller=True,
         )
@@ -287,6 +290,11 @@ class ProcessPool:
         return stream(
             lambda item: self.schedule(function, (item,), timeout=timeout), items, max_in_flight
         )
+
+    def _next_id(self) -> str:
+        # Told apart from other pools' by the prefix; a random id for each job would
+        # cost a system call on the way to the worker.
+        return f"J-{self._id_prefix}-{next(self._numbers)}"
 
     def _cancel(self, handle: JobHandle[Any], reason: str) -> bool:
         assert self._run is not None

@@ -60,9 +60,7 @@ class Refill:
         if delay > 0:
             self.again_in(delay)
             return
-        leave = self._pacing.leave(
-            wanted, urgent=urgent, busy=running > 0, now=clock.monotonic()
-        )
+        leave = self._pacing.leave(wanted, urgent=urgent, busy=running > 0, now=clock.monotonic())
         if leave.again_in is not None:
             self.again_in(leave.again_in)
         for _ in range(leave.count):

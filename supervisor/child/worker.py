@@ -100,6 +100,7 @@ class Worker:
         self._pid = os.getpid()
         self._channel = channel
         self.is_ready = False
+        self._used: _Usage = (0.0, 0)
         if ends.stdout >= 0:
             logs.redirect_output(ends.stdout, ends.stderr)
         self._forwarder = logs.install(
@@ -145,6 +146,7 @@ class Worker:
         if self._stop.reason is not None:
             self._leave(0)
         self.is_ready = True
+        self._used = _usage()
         self._channel.send(Ready(time.monotonic() - began))
         self._serve()
 
@@ -237,13 +239,14 @@ class Worker:
 
     def _run_job(self, job: RunJob, descriptors: list[int]) -> None:
         self._send(Started(job.job, time.monotonic()))
-        before = _usage()
+        # What was used while idle is next to nothing: no need to look again now.
+        before = self._used
         # The title is set by the other thread, off the way to the user's code.
         self._control.give(self._title(f"job {job.job}"))
         ending = self._run_body(job, descriptors)
         if os.getpid() != self._pid:
             self._end_of_a_fork(ending)
-        after = _usage()
+        after = self._used = _usage()
         finished, descriptors = self._finished(job, ending, (after[0] - before[0], after[1]))
         # Dropped before the caller hears of the end: what the job held is closed.
         del ending

@@ -87,9 +87,10 @@ def sleep_if(wanted: bool) -> None:
 
 def note_its_end(path: str) -> None:
     """Write down by which exception it was ended."""
-    with open(path + ".begun", "w") as file:
-        file.write(str(os.getpid()))
     try:
+        # Inside: whoever sees the file may stop the job before its next line.
+        with open(path + ".begun", "w") as file:
+            file.write(str(os.getpid()))
         sleep_for_ever()
     except BaseException as exc:
         with open(path + ".new", "w") as file:
