@@ -1,7 +1,7 @@
 """How fast to refill. Pure.
 
 A job that has just begun should not share its CPU with the birth of its
-successor. So while jobs run, spares are started after a short pause and
+successor. So while the CPUs are busy, spares are started after a short pause and
 in growing batches: 1, 2, 4 … (Apache's prefork server refills like that; Android
 delays the refill of its zygote pool after a launch). Workers that a waiting job
 needs are never held back.
@@ -14,7 +14,7 @@ from typing import Final
 
 # Long enough for a short job to be over before its successor is born, short
 # against anything that a person notices.
-PAUSE: Final = 0.002
+PAUSE: Final = 0.005
 
 # The batch is back at one when nothing had to be refilled for so long.
 QUIET: Final = 0.25
@@ -45,7 +45,7 @@ class Pacing:
         Args:
             wanted: what the plan asks for.
             urgent: how many of them a waiting job needs: granted at once.
-            busy: a job runs.
+            busy: at least as many jobs run as there are CPUs.
             now: this moment.
         """
         spares = wanted - urgent

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from supervisor import clock
 from supervisor.failures import Failures
 from supervisor.launch import SideOfSupervisor, make_ends
+from supervisor.options import cpu_count
 from supervisor.pacing import Pacing
 from supervisor.supply import Supply
 from supervisor.worker import Worker
@@ -44,6 +45,7 @@ class Refill:
         self._ask_again = ask_again
         self._capture_output = capture_output
         self._pacing = Pacing()
+        self._cpus = cpu_count()
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, wanted: int, *, urgent: int, running: int) -> None:
@@ -60,7 +62,9 @@ class Refill:
         if delay > 0:
             self.again_in(delay)
             return
-        leave = self._pacing.leave(wanted, urgent=urgent, busy=running > 0, now=clock.monotonic())
+        leave = self._pacing.leave(
+            wanted, urgent=urgent, busy=running >= self._cpus, now=clock.monotonic()
+        )
         if leave.again_in is not None:
             self.again_in(leave.again_in)
         for _ in range(leave.count):
