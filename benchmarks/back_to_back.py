@@ -14,9 +14,9 @@ from benchmarks.results import Result
 from benchmarks.table import Row, Target
 
 IDLE = 4
-SECONDS = 1.5  # that a measure should take about
+SECONDS = 1.0  # that a measure should take about
 TRIAL = 8  # jobs, not counted: they meet the workers that had been idle
-FEWEST, MOST = 12, 400
+FEWEST, MOST = 12, 300
 
 EVERYBODY = ("floor", "ours", *PEERS)
 Rounds = dict[str, list[list[float]]]  # seconds, by contestant, then by round

@@ -15,6 +15,9 @@ from benchmarks.drivers.base import Driver, Workload
 from benchmarks.drivers.reports import Reports
 from supervisor import AgentServer, ProcessPool
 
+# Longer than anything here measures.
+STAY = 3600.0
+
 
 def options(workload: Workload) -> dict[str, Any]:
     """Return what a pool or a server is made with."""
@@ -34,6 +37,7 @@ class Pool(Driver):
     """A ProcessPool, called the way its users call it."""
 
     async def open(self, workload: Workload) -> None:
+        self._idle = workload.idle
         self._pool = ProcessPool(**options(workload))
         await self._pool.start()
 
@@ -65,6 +69,15 @@ class Pool(Driver):
 
     async def heavy_objects(self) -> int:
         return await self._pool.submit(jobs.heavy_objects)
+
+    async def occupy(self, count: int) -> None:
+        """Have *count* jobs run that stay, and return when the pool is full beside them."""
+        stay = time.monotonic() + STAY
+        self._staying = [self._pool.submit(jobs.hold, stay) for _ in range(count)]
+        begun = 0
+        while begun < count or self._pool.stats().idle < self._idle:
+            await asyncio.sleep(0.02)
+            begun = sum(handle.pid is not None for handle in self._staying)
 
 
 class Server(Driver):
