@@ -54,7 +54,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, help=f"{FULL.rounds} unless given")
     parser.add_argument("--quick", action="store_true", help="tiny counts: shows that it runs")
-    parser.add_argument("--only", default="", help="contestants, separated by commas")
+    parser.add_argument("--only", default="", help="peers to keep, separated by commas")
     parser.add_argument("--results", type=Path, default=results.RESULTS, metavar="DIRECTORY")
     given = parser.parse_args(arguments)
     for name in given.names:

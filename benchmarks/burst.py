@@ -17,7 +17,7 @@ from benchmarks.table import Row, Target
 
 IDLE = 4
 JOBS = 64
-HOLD = 3.0  # seconds that a job stays; longer than the slowest contestant needs to begin the last
+HOLD = 1.5  # seconds that a job stays; longer than the slowest contestant needs to begin the last
 PAUSE = 0.5  # for the pool to be full
 
 EVERYBODY = ("floor", "ours", "server", *PEERS)
@@ -35,9 +35,9 @@ def measure(effort: Effort, *, stay: bool) -> tuple[Rounds, Field]:
             # A place for each job where the pool grows; the others have what is idle.
             ceiling = jobs if REGISTRY[name].grows and (stay or name == "ours") else None
             with field.turn(name), opened(name, idle=IDLE, ceiling=ceiling) as contestant:
-                hold = max(0.5, effort.seconds(HOLD)) if stay else 0.0
+                hold = max(0.3, effort.seconds(HOLD)) if stay else 0.0
                 taken.setdefault(name, []).append(
-                    contestant.ask("burst", count=jobs, hold=hold, pause=PAUSE)
+                    contestant.ask("burst", count=jobs, hold=hold, pause=effort.pause(PAUSE))
                 )
     return taken, field
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from benchmarks.drivers.registry import REGISTRY, Kind
+
 
 @dataclass(frozen=True)
 class Effort:
@@ -13,7 +15,7 @@ class Effort:
     Args:
         rounds: how often each contestant is asked.
         scale: 1 for the full counts of jobs and seconds, less for a trial.
-        only: contestants to keep; empty for all.
+        only: peers to keep; empty for all. Ours and the floor always take part.
     """
 
     rounds: int = 5
@@ -28,9 +30,17 @@ class Effort:
         """Return how long, where *full* would be the measure."""
         return full * self.scale
 
+    def pause(self, full: float) -> float:
+        """Return how long to wait, where *full* lets every pool become idle."""
+        return full if self.scale >= 1 else full / 10
+
     def field(self, names: Iterable[str]) -> list[str]:
         """Return who of *names* takes part."""
-        return [name for name in names if not self.only or name in self.only]
+        return [
+            name
+            for name in names
+            if not self.only or name in self.only or REGISTRY[name].kind is not Kind.PEER
+        ]
 
 
 FULL = Effort()

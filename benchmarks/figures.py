@@ -67,12 +67,3 @@ def fastest(medians: Mapping[str, float], *, among: Sequence[str]) -> str | None
 def per_second(count: int, seconds: float) -> float:
     """Return how many a second that is."""
     return count / seconds
-
-
-def slope(xs: Sequence[float], ys: Sequence[float]) -> float:
-    """Return by how much y grows for each x: the least-squares line.
-
-    Raises:
-        statistics.StatisticsError: fewer than two points, or one x only.
-    """
-    return statistics.linear_regression(xs, ys).slope

@@ -38,18 +38,19 @@ def measure(effort: Effort) -> tuple[Rounds, Field]:
     field = Field(effort.field(PEERS))
     taken: Rounds = {}
     for _ in range(effort.rounds):
-        for name, sample in one_round(effort.count(SAMPLES, at_least=3)).items():
+        pause = effort.pause(PAUSE)
+        for name, sample in one_round(effort.count(SAMPLES, at_least=3), pause).items():
             taken.setdefault(name, []).append(sample)
         for peer in field.left:
             with field.turn(peer), opened(peer, idle=IDLE) as contestant:
-                contestant.ask("warm_up", kind="plain", pause=PAUSE)
+                contestant.ask("warm_up", kind="plain", pause=pause)
                 count = effort.count(PEER_SAMPLES, at_least=3)
-                sample = contestant.ask("handover", kind="plain", count=count, pause=PAUSE)
+                sample = contestant.ask("handover", kind="plain", count=count, pause=pause)
                 taken.setdefault(peer, []).append(sample)
     return taken, field
 
 
-def one_round(count: int) -> dict[str, list[float]]:
+def one_round(count: int, pause: float) -> dict[str, list[float]]:
     """Return the floor's samples and ours, taken in turns of one sample each.
 
     Idle, these wake for next to nothing, so they may be alive together.
@@ -60,14 +61,14 @@ def one_round(count: int) -> dict[str, list[float]]:
         opened("ours", idle=IDLE) as pool,
         opened("server", idle=IDLE) as server,
     ):
-        floor.ask("call", method="wait_idle", seconds=PAUSE)
+        floor.ask("call", method="wait_idle", seconds=pause)
         by_name = {"ours": pool, "server": server}
         for who, kind in OURS.values():
-            by_name[who].ask("warm_up", kind=kind, pause=PAUSE)
+            by_name[who].ask("warm_up", kind=kind, pause=pause)
         for _ in range(count):
             samples["floor"] += floor.ask("handover", kind="plain", count=1, pause=0)
             for name, (who, kind) in OURS.items():
-                samples[name] += by_name[who].ask("handover", kind=kind, count=1, pause=PAUSE)
+                samples[name] += by_name[who].ask("handover", kind=kind, count=1, pause=pause)
     return samples
 
 

@@ -36,7 +36,7 @@ def run(effort: Effort) -> Result:
     for _ in range(effort.rounds):
         for name, (idle, running) in pools.items():
             with field.turn("ours"):
-                taken.setdefault(name, []).append(sample(idle, running, count))
+                taken.setdefault(name, []).append(sample(idle, running, count, effort.pause(PAUSE)))
     p50s = {name: [Summary.of(each).p50 for each in rounds] for name, rounds in taken.items()}
     row = Row.judged(
         f"hand-over p50 with {LIVE} live workers",
@@ -56,13 +56,13 @@ def run(effort: Effort) -> Result:
     )
 
 
-def sample(idle: int, running: int, count: int) -> list[float]:
+def sample(idle: int, running: int, count: int, pause: float) -> list[float]:
     """Return *count* hand-overs of a pool with so many workers."""
     with opened("ours", idle=idle, ceiling=running + IDLE) as pool:
         if running:
             pool.ask("call", method="occupy", count=running)
-        pool.ask("warm_up", kind="plain", pause=PAUSE)
-        samples: list[float] = pool.ask("handover", kind="plain", count=count, pause=PAUSE)
+        pool.ask("warm_up", kind="plain", pause=pause)
+        samples: list[float] = pool.ask("handover", kind="plain", count=count, pause=pause)
         return samples
 
 

@@ -33,7 +33,9 @@ def run(effort: Effort) -> Result:
     for _ in range(effort.rounds):
         for name in field.left:
             with field.turn(name):
-                one, many = (total_mb(name, idle, heavy_mb) for idle in (1, 1 + MORE))
+                one, many = (
+                    total_mb(name, idle, heavy_mb, effort.pause(SETTLE)) for idle in (1, 1 + MORE)
+                )
                 taken.setdefault(name, []).append((many - one) / MORE)
     medians = {name: Spread.of(each).median for name, each in taken.items()}
     best = fastest(medians, among=PEERS)
@@ -54,10 +56,10 @@ def run(effort: Effort) -> Result:
     )
 
 
-def total_mb(name: str, idle: int, heavy_mb: int) -> float:
+def total_mb(name: str, idle: int, heavy_mb: int, settle: float) -> float:
     """Return the PSS of *name*'s tree with so many idle workers, in MB (2**20 bytes)."""
     with opened(name, idle=idle, heavy_mb=heavy_mb) as contestant:
-        time.sleep(SETTLE)
+        time.sleep(settle)
         return pss_bytes(tree(contestant.pid)) / 2**20
 
 

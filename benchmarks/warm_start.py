@@ -28,7 +28,7 @@ from benchmarks import jobs, queueing
 from benchmarks.figures import Summary
 from benchmarks.processes import cpu_seconds, pss_bytes, tree
 from benchmarks.table import lines
-from supervisor import ProcessPool
+from supervisor import ProcessPool, SupervisorError
 
 IDLE = 4
 PAUSE = 0.1
@@ -210,7 +210,11 @@ def report(found: Measured, given: argparse.Namespace, cpus: int) -> list[str]:
 def main(arguments: list[str]) -> int:
     """Measure the hooks that the command line names; return the exit status."""
     given = parse(arguments)
-    found = asyncio.run(measure(given))
+    try:
+        found = asyncio.run(measure(given))
+    except SupervisorError as exc:
+        print(exc, file=sys.stderr)
+        return 1
     print(*report(found, given, len(os.sched_getaffinity(0))), sep="\n")
     return 0
 

@@ -15,7 +15,7 @@ class DeadPool(Futures):
 
     async def open(self, workload: Workload) -> None:
         self._pool = Deadpool(
-            max_workers=workload.ceiling or workload.idle,
+            max_workers=workload.idle,
             min_workers=workload.idle,
             max_tasks_per_child=1,
             mp_context=forkserver(workload),

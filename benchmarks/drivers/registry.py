@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
+
+
+class Kind(enum.Enum):
+    """What a contestant is to us."""
+
+    FLOOR = "floor"
+    OURS = "ours"
+    PEER = "peer"
 
 
 @dataclass(frozen=True)
@@ -15,6 +24,7 @@ class Entry:
     isolates: bool = True  # each job has a process of its own, that nobody had before
     grows: bool = False  # starts more workers than are idle, when more jobs are there
     package: str = ""  # the distribution that has to be installed
+    kind: Kind = Kind.PEER
 
 
 def _entry(label: str, module: str, driver: str, **more: object) -> Entry:
@@ -22,9 +32,9 @@ def _entry(label: str, module: str, driver: str, **more: object) -> Entry:
 
 
 REGISTRY: dict[str, Entry] = {
-    "floor": _entry("floor", "floor", "Floor"),
-    "ours": _entry("ProcessPool", "ours", "Pool", grows=True),
-    "server": _entry("AgentServer", "ours", "Server", grows=True),
+    "floor": _entry("floor: fork, exit, wait", "floor", "Floor", kind=Kind.FLOOR),
+    "ours": _entry("ProcessPool", "ours", "Pool", grows=True, kind=Kind.OURS),
+    "server": _entry("AgentServer", "ours", "Server", grows=True, kind=Kind.OURS),
     "pool-fork": _entry("multiprocessing.Pool, fork", "stdlib", "ForkPool"),
     "pool-forkserver": _entry("multiprocessing.Pool, forkserver", "stdlib", "ForkserverPool"),
     "futures": _entry("concurrent.futures, forkserver", "stdlib", "FuturesPool", grows=True),
@@ -37,9 +47,8 @@ REGISTRY: dict[str, Entry] = {
         grows=True,
         package="loky",
     ),
-    "deadpool": _entry(
-        "deadpool", "deadpool_pool", "DeadPool", grows=True, package="deadpool-executor"
-    ),
+    # Not said to grow: it has all the workers that it may have from the start.
+    "deadpool": _entry("deadpool", "deadpool_pool", "DeadPool", package="deadpool-executor"),
     "warmpool": _entry(
         "warmpool (1 + 1 spare)", "warmpool_pool", "WarmestPool", package="warmpool"
     ),
@@ -48,13 +57,4 @@ REGISTRY: dict[str, Entry] = {
     ),
 }
 
-PEERS: tuple[str, ...] = (
-    "pool-fork",
-    "pool-forkserver",
-    "futures",
-    "pebble",
-    "loky",
-    "deadpool",
-    "warmpool",
-    "livekit",
-)
+PEERS = tuple(name for name, entry in REGISTRY.items() if entry.kind is Kind.PEER)
