@@ -8,6 +8,9 @@ from typing import Any
 from benchmarks import results, table
 from benchmarks.table import Row
 
+# What follows it in the README is written by ``table``.
+MARK = "## Latest results"
+
 # In the order of the table.
 NAMES = (
     "handover",
@@ -43,29 +46,53 @@ def printed(directory: Path) -> list[str]:
     return [*table.lines([row.cells() for row in every]), "", f"{met} of {len(judged)} targets met"]
 
 
-def write(directory: Path) -> Path:
-    """Write the table, and what it was taken on, as ``README.md`` beside the results."""
+def page(directory: Path, pictures: str = "") -> list[str]:
+    """Return the table, the machine, and each benchmark's figures and plot, as Markdown.
+
+    Args:
+        directory: where the results are.
+        pictures: put before the plots' names, to find them from where the page is.
+    """
     found = contents(directory)
-    text = ["# Results", ""]
-    if found:
-        newest = max(found, key=lambda content: str(content["taken"]))
-        about, versions = newest["machine"], newest["versions"]
-        packages = ", ".join(f"{k} {v}" for k, v in versions.items() if k != "commit")
-        taken = (
-            f"Taken {newest['taken'][:10]} on {about['cpu']}, {about['cpus']} CPUs, "
-            f"{about['memory_gib']} GiB, Linux {about['kernel']}, Python {about['python']}; "
-            f"greenroom at {versions['commit']}; {packages}."
-        )
-        text += [taken, ""]
-    text += table.markdown([row.cells() for row in rows(directory)])
+    text = [_taken(found), "", *table.markdown([row.cells() for row in rows(directory)])]
     for content in found:
-        text += ["", f"## {content['benchmark']}", "", content["question"] + ".", ""]
-        detail = content["detail"]
+        name, detail = content["benchmark"], content["detail"]
+        text += [
+            "",
+            f"### {name}",
+            "",
+            content["question"][0].upper() + content["question"][1:] + ".",
+        ]
+        if (directory / f"{name}.png").exists():
+            text += ["", f"![{content['question']}]({pictures}{name}.png)"]
         if detail:
-            text += table.markdown(detail[1:], detail[0])
-        text += [f"\n{who}: {why}" for who, why in content["out"].items()]
-        if (directory / f"{content['benchmark']}.png").exists():
-            text += ["", f"![{content['question']}]({content['benchmark']}.png)"]
-    path = directory / "README.md"
-    path.write_text("\n".join(text) + "\n", encoding="utf-8")
+            text += ["", *table.markdown(detail[1:], detail[0])]
+        for who, why in content["out"].items():
+            text += ["", f"{who}: {why}"]
+    return text
+
+
+def _taken(found: list[dict[str, Any]]) -> str:
+    if not found:
+        return "Nothing has been measured yet."
+    newest = max(found, key=lambda content: str(content["taken"]))
+    about, versions = newest["machine"], newest["versions"]
+    packages = ", ".join(f"{k} {v}" for k, v in versions.items() if k != "commit")
+    return (
+        f"Taken {newest['taken'][:10]} on {about['cpu']}, {about['cpus']} CPUs, "
+        f"{about['memory_gib']} GiB, Linux {about['kernel']}, Python {about['python']}; "
+        f"greenroom at {versions['commit']}; {packages}."
+    )
+
+
+def write(directory: Path) -> Path:
+    """Write the page: into the README of the benchmarks, or beside results that are elsewhere."""
+    if directory.resolve() != results.RESULTS.resolve():
+        path = directory / "README.md"
+        path.write_text("\n".join(page(directory)) + "\n", encoding="utf-8")
+        return path
+    path = results.HERE / "README.md"
+    before, _, _ = path.read_text("utf-8").partition(MARK)
+    text = "\n".join(page(directory, f"{directory.name}/"))
+    path.write_text(f"{before}{MARK}\n\n{text}\n", encoding="utf-8")
     return path
