@@ -23,7 +23,7 @@ from supervisor.handle import JobHandle
 from supervisor.job import AcceptArguments, JobInfo, Session
 from supervisor.load import LoadMeter
 from supervisor.options import Hook
-from supervisor.request import Rejected, ask
+from supervisor.request import Rejected, accept_by_default, ask
 
 logger = logging.getLogger("greenroom.admission")
 
@@ -119,8 +119,11 @@ class Booking:
         refusal = await self._admit(job)
         if refusal is not None:
             return refusal
+        on_request = self._on_request()
+        if on_request is None:
+            return self._accepted(job, accept_by_default(job))
         left = max(0.05, ANSWER_WITHIN - (clock.monotonic() - began))
-        asking = asyncio.ensure_future(ask(self._on_request(), job, left))
+        asking = asyncio.ensure_future(ask(on_request, job, left))
         self._asking.add(asking)
         try:
             answer = await asking
@@ -134,7 +137,10 @@ class Booking:
         if isinstance(answer, Rejected):
             self.release(job)
             return Answer(reason="rejected", detail=answer.detail, terminate=answer.terminate)
-        accepted = msgspec.structs.replace(job, accept_arguments=answer)
+        return self._accepted(job, answer)
+
+    def _accepted(self, job: JobInfo, arguments: AcceptArguments) -> Answer:
+        accepted = msgspec.structs.replace(job, accept_arguments=arguments)
         self._places[job.id] = accepted
         return Answer(place=KeptPlace(self, accepted))
 
