@@ -43,6 +43,17 @@ PIPE_BYTES: Final = 16 * 1024
 # 9999-12-31: beyond it nobody can format a time.
 _LAST_SECOND: Final = 253402300799.0
 
+# Python's levels end at 50. A logger remembers each level that it was ever asked
+# about: without a bound a worker could fill the supervisor with them.
+_HIGHEST_LEVEL: Final = 100
+
+# A worker cuts longer names itself. Looking for the nearest logger takes the square
+# of a name's length: half a million dots would take a minute.
+_LONGEST_NAME: Final = 512
+
+# Who a record comes from is said here and not by the worker.
+_OURS: Final = frozenset({"pid", "job_id"})
+
 _NAMES: Final = {"root": "greenroom.job", "": "greenroom.job", "__mp_main__": "__main__"}
 
 Context = Callable[[], Mapping[str, object]]
@@ -77,7 +88,10 @@ class _RecordReader(TurnReader):
             process=pid,
             processName=f"worker-{pid}",
             thread=None,
-            greenroom={**fields, **context},
+            greenroom={
+                **{name: value for name, value in fields.items() if name not in _OURS},
+                **context,
+            },
         )
         return record
 
@@ -136,17 +150,18 @@ class LogReader(_RecordReader):
         return True
 
     def _emit_log(self, log: Log) -> None:
-        name = _NAMES.get(log.logger, log.logger)
+        name = _NAMES.get(log.logger, log.logger)[:_LONGEST_NAME]
         logger = nearest_logger(name)
-        if not logger.isEnabledFor(log.level):
+        level = min(max(log.level, 0), _HIGHEST_LEVEL)
+        if not logger.isEnabledFor(level):
             return
         record = self._record(log.fields)
         created = log.created if 0.0 <= log.created <= _LAST_SECOND else record.created
         vars(record).update(
             name=name,
             msg=log.message,
-            levelno=log.level,
-            levelname=logging.getLevelName(log.level),
+            levelno=level,
+            levelname=logging.getLevelName(level),
             pathname=log.path,
             filename=os.path.basename(log.path),
             module=os.path.splitext(os.path.basename(log.path))[0],
