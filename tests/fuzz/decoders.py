@@ -32,7 +32,9 @@ def run(inputs: int, seed: int) -> Figures:
     figures = Figures("decoder", seed)
     chance = random.Random(seed)
     mutator = Mutator(chance)
-    decoders = [(Decoder(kind), messages) for kind, messages in DIRECTIONS]
+    decoders: list[tuple[Decoder[Any], list[Message]]] = [
+        (Decoder(kind), messages) for kind, messages in DIRECTIONS
+    ]
     with watched(figures):
         while figures.inputs < inputs:
             decoder, messages = decoders[chance.randrange(len(decoders))]

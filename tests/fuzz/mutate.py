@@ -9,6 +9,7 @@ is drawn from one generator: a seed names the whole run.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -145,7 +146,7 @@ class Mutator:
             return [stream]
         places = sorted(chance.randrange(len(stream) + 1) for _ in range(chance.randint(1, 4)))
         edges = [0, *places, len(stream)]
-        return [stream[a:b] for a, b in zip(edges, edges[1:], strict=False) if a != b]
+        return [stream[a:b] for a, b in itertools.pairwise(edges) if a != b]
 
     # ── structure ────────────────────────────────────────────────────────────
 
@@ -155,7 +156,12 @@ class Mutator:
             tree = self._change(tree)
         try:
             return msgspec.msgpack.encode(tree) or b"\xc0"
-        except (TypeError, ValueError, OverflowError, RecursionError):  # keys that JSON-like data has not
+        except (
+            TypeError,
+            ValueError,
+            OverflowError,
+            RecursionError,
+        ):  # keys that JSON-like data has not
             return data
 
     def _change(self, tree: Any) -> Any:

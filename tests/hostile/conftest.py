@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.hostile.stage import Stage, SteppedLoop, stepped_loop
-from tests.integration.conftest import _subreaper, leaves_nothing
+from tests.integration.conftest import _leaves_nothing, greenroom_subreaper, leaves_nothing
 
-__all__ = ["_subreaper", "leaves_nothing"]
+__all__ = ["_leaves_nothing", "greenroom_subreaper", "leaves_nothing"]
 
 
 @pytest.fixture

@@ -173,9 +173,7 @@ class Stage(Listener):
         loop.set_exception_handler(lambda _, context: self.errors.append(context))
         defaults = {"num_idle_processes": 1, "max_jobs": 2, "job_memory_warn_mb": 0}
         settings = PoolOptions(**{**defaults, "max_payload_mb": _PAYLOAD_MB, **options})
-        self.workers = Workers(
-            loop, settings, Blueprint(Hooks(), Settings()), self, gives_up=False
-        )
+        self.workers = Workers(loop, settings, Blueprint(Hooks(), Settings()), self, gives_up=False)
         self.workers._supply._launcher = self
         self.workers._compare_soon()
         loop.turn()
@@ -271,7 +269,9 @@ class Stage(Listener):
         closing.result()
 
 
-def finished(job: str, payload: bytes | None = b"\x80\x05N.", status: str = "succeeded") -> Finished:
+def finished(
+    job: str, payload: bytes | None = b"\x80\x05N.", status: str = "succeeded"
+) -> Finished:
     """Return what a child says at the end of a job."""
     return Finished(job, status, "", payload, None, clock.monotonic(), 0.01, 4096)
 

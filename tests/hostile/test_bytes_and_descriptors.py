@@ -14,9 +14,9 @@ from ipc.frames import HEADER, MAX_FRAME_BYTES, encode_frame
 from ipc.messages import Hello, Pong, Ready, Started, encode
 from supervisor import JobStatus, clock
 from supervisor.results import SealedMemory
-from tests.integration.conftest import descriptors
 from tests.hostile.stage import Stage, finished
 from tests.hostile.test_messages import broke_the_protocol
+from tests.integration.conftest import descriptors
 
 F_ADD_SEALS, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE = 1033, 1, 2, 4, 8
 ALL_SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
