@@ -231,7 +231,7 @@ class ForkServer:
             self._deaf = True
             self._ended(exc)
         finally:
-            fds.close_all(descriptors)
+            fds.close_strangers(descriptors)
 
     def _hear(self, message: FromForkServer, descriptors: list[int]) -> None:
         """Act on *message*. Takes what it keeps out of *descriptors*.

@@ -29,6 +29,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from ipc import fds
 from ipc.errors import ProtocolError
 from ipc.frames import FrameDecoder, Need
 from ipc.messages import Decoder, Log
@@ -121,6 +122,7 @@ class LogReader(_RecordReader):
         context: Context,
         on_error: Callable[[ProtocolError], None],
     ) -> None:
+        fds.refuse_descriptors(sock)
         self._sock = sock
         self._on_error = on_error
         self._frames = FrameDecoder()
@@ -179,7 +181,7 @@ class LogReader(_RecordReader):
         """A frame that was begun cannot be completed."""
 
     def _close_descriptor(self) -> None:
-        self._sock.close()
+        fds.close_socket(self._sock)
 
 
 class OutputReader(_RecordReader):

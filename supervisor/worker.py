@@ -347,12 +347,12 @@ class Worker:
 
     def _received(self, message: FromWorker, descriptors: list[int]) -> None:
         if self._deaf:
-            fds.close_all(descriptors)
+            fds.close_strangers(descriptors)
             return
         if self.pid is None:
             # Two senders: the child may be heard before its launcher. It waits, so
             # that no job runs in a process that cannot be named, watched or killed.
-            fds.close_all(descriptors)
+            fds.close_strangers(descriptors)
             self._early.append(lambda: self._received(message, []))
             if len(self._early) > _MAX_EARLY:
                 self._broke_protocol(ProtocolError("it says too much before it is announced"))
@@ -385,7 +385,7 @@ class Worker:
         except ProtocolError as exc:
             self._broke_protocol(exc)
         finally:
-            fds.close_all(descriptors)
+            fds.close_strangers(descriptors)
 
     def _started(self, message: Started) -> None:
         job = self.job

@@ -108,7 +108,7 @@ class _Episode:
             for job in _JOBS[: chance.randint(1, 2)]
         ]
         self._child = chance.choice(stage.children)
-        self._live_properly(chance.randint(0, 4))
+        self._live_properly(chance.choice((0, 1, 2, 3, 4, 4, 4)))
         for _ in range(chance.randint(1, 12)):
             with self._figures.timed():
                 chance.choice(self._deeds)()
@@ -135,7 +135,8 @@ class _Episode:
     # ── hostile ──────────────────────────────────────────────────────────────
 
     def _job(self) -> str:
-        return self._chance.choice((*_JOBS, "J-3", "", "\0"))
+        """Return a job's name, most often that of a job that the child may have."""
+        return self._chance.choice((*["J-1"] * 6, "J-2", "J-2", "J-3", "\0"))
 
     def _broken_message(self) -> None:
         payload = self._mutator.payload(from_worker(self._job()))

@@ -74,11 +74,12 @@ def from_log() -> list[Message]:
 
 
 # Numbers and texts that code forgets. 64 bits are the most that MessagePack has.
-NUMBERS: Final[Sequence[Any]] = (
+INTEGERS: Final = (
     *(0, 1, -1, 2, 127, 128, 255, 256, 2**15, 2**16, 2**31 - 1, 2**31, 2**32, 2**53, 2**63 - 1),
     *(2**63, 2**64 - 1, -(2**31), -(2**63)),
-    *(0.0, -0.0, 1e-308, 1e308, -1e308, math.nan, math.inf, -math.inf),
 )
+FLOATS: Final = (*(0.0, -0.0, 1e-308, 1e308, -1e308, math.nan, math.inf, -math.inf),)
+NUMBERS: Final[Sequence[Any]] = (*INTEGERS, *FLOATS)
 TEXTS: Final = (
     "",
     "\0",
@@ -173,7 +174,7 @@ class Mutator:
         kind = chance.random()
         if kind < 0.55:
             inner = isinstance(tree[place], list) and chance.random() < 0.5
-            tree[place] = self._change(tree[place]) if inner else self._value()
+            tree[place] = self._change(tree[place]) if inner else self._instead_of(tree[place])
         elif kind < 0.7:
             del tree[place]
         elif kind < 0.85:
@@ -183,6 +184,14 @@ class Mutator:
         else:
             return [tree]
         return tree
+
+    def _instead_of(self, value: Any) -> Any:
+        """Return another value, as often as not of the same type: it passes the decoder then."""
+        kinds: dict[type, Sequence[Any]] = {str: TEXTS, int: INTEGERS, float: FLOATS}
+        alike = kinds.get(type(value))
+        if alike is None or self._chance.random() < 0.5:
+            return self._value()
+        return self._chance.choice(alike)
 
     def _value(self, depth: int = 0) -> Any:
         chance = self._chance
