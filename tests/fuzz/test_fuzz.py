@@ -80,7 +80,7 @@ def test_a_rule_that_is_not_kept_is_found(monkeypatch: pytest.MonkeyPatch) -> No
         self._listener.worker_warm(worker, seconds)
 
     monkeypatch.setattr(Workers, "warmed", tells_everything)
-    with pytest.raises(AssertionError, match="episode .* of seed"):
+    with pytest.raises(AssertionError, match=r"episode .* of seed"):
         handler.run(20_000, FIXED_SEED)
 
 
