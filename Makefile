@@ -3,6 +3,7 @@
 #     make demo                        a real server, a few dozen jobs, a kill and a drain
 #     make check                       all that CI checks
 #     make test ARGS="-k drain -x"     the tests, or some of them
+#     make fuzz ARGS="--seed 7"        a million inputs for the decoders, 100,000 for the supervisor
 #     make check PYTHON=python3.13 VENV=.venv-3.13
 
 PYTHON ?= python3
@@ -18,7 +19,7 @@ SERVER := $(VENV)/installed-server
 DEV    := $(VENV)/installed-dev
 BENCH  := $(VENV)/installed-bench
 
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format bench fuzz clean
 .DELETE_ON_ERROR:
 
 help:
@@ -43,6 +44,9 @@ format: $(DEV)
 
 bench: $(BENCH)
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m benchmarks $(ARGS)
+
+fuzz: $(DEV)
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov

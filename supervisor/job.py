@@ -97,6 +97,10 @@ class Session(msgspec.Struct, frozen=True):
     token: str = ""
     fake: bool = False
 
+    def __repr__(self) -> str:
+        """Return what may be logged: whoever has the token is let into the room."""
+        return f"Session({self.job!r}, worker_id={self.worker_id!r}, url={self.url!r})"
+
 
 @dataclass(frozen=True)
 class Exit:

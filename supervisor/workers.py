@@ -476,9 +476,11 @@ class Workers:
 
     def warmed(self, worker: Worker, seconds: float) -> None:
         """Setup works."""
+        age = clock.monotonic() - worker.born_at
         self._failures.warmed()
-        self._targets.demand.warmed(clock.monotonic() - worker.born_at)
-        self._listener.worker_warm(worker, seconds)
+        self._targets.demand.warmed(age)
+        # Its own word: believed only where it can be true. NaN never is.
+        self._listener.worker_warm(worker, seconds if 0.0 <= seconds <= age else age)
 
     def failed(self, worker: Worker, what: str, traceback: str) -> None:
         """A warm-up failed: wait before the next one, and give up after too many."""

@@ -59,6 +59,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MAX_BODY_BYTES: Final = 1024 * 1024
 # A body of a megabyte crosses a unix socket in milliseconds; who needs longer is stuck.
 BODY_TIMEOUT: Final = 10.0
+# The same for a head. Also how long a connection may be idle: one that waits for the
+# server's end opens another.
+HEAD_TIMEOUT: Final = 60.0
 # After an early answer, such as a 413, the rest of the body is read and dropped
 # for so long: a client that is still writing would otherwise never read it.
 LINGERING_TIME: Final = 1.0
@@ -124,6 +127,7 @@ class LocalDispatcher:
             app,
             access_log=None,
             handler_cancellation=True,
+            keepalive_timeout=HEAD_TIMEOUT,
             lingering_time=LINGERING_TIME,
             shutdown_timeout=CLOSE_GRACE,
         )

@@ -550,7 +550,7 @@ def test_readable_lines(
     if not coloured:
         first, *rest = text.splitlines()
         assert first[12:] == " WARNING  agent  hi {} <red>  job_id=J-1 room=r tenant=t"
-        assert rest == ["Traceback …", "ValueError: no"]
+        assert rest == ["    Traceback …", "    ValueError: no"]
 
 
 def test_readable_lines_on_a_terminal_that_is_not_utf8() -> None:
