@@ -48,6 +48,7 @@ class Settings:
     http_proxy: str | None = None
     titles: bool = True
     without_environment: tuple[str, ...] = ()
+    cgroup: str | None = None  # where each worker has a group with its number for a name
 
 
 class Sealed:

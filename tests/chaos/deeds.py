@@ -34,7 +34,7 @@ class JobFailed(Exception):
 def run(journal_path: str, job: str, deed: str) -> None:
     """Do *deed* as job *job*."""
     journal = Journal(journal_path)
-    journal.now("b", job, os.getpid())
+    journal.now("b", job, os.getpid(), os.getppid())
     DEEDS[deed](journal, job)
     journal.now("e", job, os.getpid())
 
@@ -186,4 +186,3 @@ DEEDS: Final[dict[str, Callable[[Journal, str], Any]]] = {
     "hogs memory": hogs_memory,
     "is a fork bomb": is_a_fork_bomb,
 }
-

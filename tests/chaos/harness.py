@@ -51,14 +51,20 @@ TICK_SECONDS: Final = 0.5
 class Program:
     """One life of the program under test: its process, its log, its end."""
 
-    def __init__(self, directory: Path, life: Life, seed: int, *, own_disk: bool) -> None:
+    def __init__(
+        self, directory: Path, life: Life, seed: int, *, own_disk: bool, cgroup: Path | None
+    ) -> None:
         self.life = life
         program = [sys.executable, "-m", "tests.chaos.subject", os.fspath(directory), life.name]
         self.process = subprocess.Popen(
             disk.command(directory / f"disk-{life.name}", [*program, str(seed)], own_disk=own_disk),
             stdin=subprocess.PIPE,
             cwd=ROOT,
-            env={**os.environ, "GREENROOM_SOCKET": os.fspath(directory / "control" / "socket")},
+            env={
+                **os.environ,
+                "GREENROOM_SOCKET": os.fspath(directory / "control" / "socket"),
+                "CHAOS_CGROUP": os.fspath(cgroup) if cgroup is not None else "",
+            },
         )
         self._loop = asyncio.get_running_loop()
         self._pidfd = os.pidfd_open(self.process.pid)
@@ -113,10 +119,14 @@ class Harness:
         seed: decides on faults and jobs.
         seconds: how long faults are injected.
         own_disk: whether the log may have a file system of its own: as root.
+        cgroup: where workers may have groups of their own; None: nowhere.
     """
 
-    def __init__(self, directory: Path, seed: int, seconds: float, *, own_disk: bool) -> None:
+    def __init__(
+        self, directory: Path, seed: int, seconds: float, *, own_disk: bool, cgroup: Path | None
+    ) -> None:
         self._directory = directory
+        self._cgroup = cgroup
         self._seed = seed
         self._seconds = seconds
         self._own_disk = own_disk
@@ -129,6 +139,7 @@ class Harness:
         self._injected: list[Injected] = []
         self._ordered: dict[str, str] = {}  # faults that the saboteur was told, by number
         self._leftovers: list[str] = []
+        self._out_of_reach: list[str] = []
         self._wrong: list[str] = []
         self._gone_after: list[float] = []
         self._grandchildren = Grandchildren(GRANDCHILDREN_SECONDS)
@@ -139,9 +150,7 @@ class Harness:
     async def run(self) -> Evidence:
         """Run it all and return the evidence."""
         Weather().write(self._weather)
-        self._clients = Clients(
-            self._ledger, self._directory / "control" / "socket", self._seed
-        )
+        self._clients = Clients(self._ledger, self._directory / "control" / "socket", self._seed)
         self._clients.start()
         await self._start_life()
         began = time.monotonic()
@@ -162,6 +171,7 @@ class Harness:
             self._lines,
             self._injected,
             self._leftovers,
+            self._out_of_reach,
             self._wrong,
             self._gone_after,
             seconds,
@@ -175,7 +185,9 @@ class Harness:
         while True:
             life = Life(str(len(self._ledger.lives)), time.monotonic())
             self._ledger.lives[life.name] = life
-            program = Program(self._directory, life, self._seed, own_disk=self._own_disk)
+            program = Program(
+                self._directory, life, self._seed, own_disk=self._own_disk, cgroup=self._cgroup
+            )
             if await self._is_up(program, deadline):
                 break
             program.collect_log(self._log)
@@ -344,13 +356,27 @@ class Harness:
         self._injected += [
             Injected(self._ordered[line[1]], float(line[2])) for line in lines if line[0] == "x"
         ]
-        self._grandchildren.note(lines)
-        jobs = self._ledger.jobs
-        told = {job: jobs[job].told_at for job in self._grandchildren.jobs if jobs[job].status}
-        self._leftovers += self._grandchildren.overdue(told)
         if self._program is not None:
             self._program.collect_log(self._log)
             reap_orphans(but=self._program.process.pid)
+        self._grandchildren.note(lines)
+        jobs = self._ledger.jobs
+        told = {job: jobs[job].told_at for job in self._grandchildren.jobs if jobs[job].status}
+        for job, sentence in self._grandchildren.overdue(told):
+            kept = self._leftovers if self._cgroup else self._out_of_reach
+            (kept if self._was_orphaned(job) else self._leftovers).append(sentence)
+
+    def _was_orphaned(self, job: str) -> bool:
+        """Return whether the job's worker had lost its fork server, by evidence of our own.
+
+        Its parent was this process when it began, or the fork server was killed
+        while it ran.
+        """
+        runs = [line for line in self._lines if line[:2] == ["b", job]]
+        began = float(runs[0][4])
+        fell = [each.until for each in self._injected if each.kind == "SIGKILL of the fork server"]
+        over = self._ledger.jobs[job].told_at
+        return runs[0][3] == str(os.getpid()) or any(began <= each <= over for each in fell)
 
 
 @contextlib.contextmanager

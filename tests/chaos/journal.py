@@ -5,7 +5,8 @@ keeps whole. Nothing of it passes through the supervisor: a job writes that it
 began before it does anything else, and it is the file that says whether it ran
 twice, not what the supervisor believes.
 
-    b <job> <pid> <seconds>     a job began
+    b <job> <pid> <parent> <seconds>
+                                a job began
     e <job> <pid> <seconds>     its function came to its end
     g <job> <pid> <ticks>       a process that a job left behind, and when it was started
     o <job> <seconds>           the pool beside the server was offered a job

@@ -89,6 +89,8 @@ def schedule(seed: int, seconds: float) -> Iterator[Fault]:
 def _moments(seed: int, kind: str, seconds: float) -> Iterator[tuple[float, str, random.Random]]:
     chance = random.Random(f"{seed}:{kind}")
     at = chance.expovariate(RATES[kind] / 60)
+    if at >= seconds:  # a short run: at least one of each
+        at = chance.uniform(0.1, 0.9) * seconds
     while at < seconds:
         yield at, kind, chance
         at += chance.expovariate(RATES[kind] / 60)

@@ -101,8 +101,8 @@ class Grandchildren:
         """Those that left something which was not gone when we last looked."""
         return set(self._alive.values())
 
-    def overdue(self, told: dict[str, float]) -> list[str]:
-        """Return a sentence for each that outlived its job by more than the grace; kill it.
+    def overdue(self, told: dict[str, float]) -> list[tuple[str, str]]:
+        """Return the job of, and a sentence for, each that outlived its job by more than the grace; kill it.
 
         Args:
             told: when each job's outcome was told; jobs without one are not over.
@@ -113,7 +113,8 @@ class Grandchildren:
             if birth_of(pid) != birth:
                 del self._alive[pid, birth]
             elif job in told and now - told[job] > self._grace:
-                sentences.append(f"pid {pid} of job {job}, {now - told[job]:.1f} s after its end")
+                after = now - told[job]
+                sentences.append((job, f"pid {pid} of job {job}, {after:.1f} s after its end"))
                 os.kill(pid, signal.SIGKILL)
                 del self._alive[pid, birth]
         return sentences

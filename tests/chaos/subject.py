@@ -82,6 +82,9 @@ class Subject:
         self._leaving = asyncio.Event()
         self._saboteur = Saboteur(self._journal)
 
+        # Empty: none could be made.
+        self._options = {**OPTIONS, "cgroup": os.environ["CHAOS_CGROUP"] or None}
+
     async def run(self) -> int:
         """Serve until drained; return the exit status."""
         server = AgentServer(
@@ -94,13 +97,13 @@ class Subject:
             user_arguments=self._told,
             drain_timeout=30.0,
             port=None,
-            **OPTIONS,
+            **self._options,
         )
         server.rtc_session(entrypoint, agent_name="chaos")
         server.on("started", lambda _: self._started(server))
         server.on("draining", lambda _: self._leaving.set())
         callers = [asyncio.ensure_future(self._use_a_pool())]
-        status = await server.run()
+        status: int = await server.run()
         self._leaving.set()
         await asyncio.gather(*callers)
         return status
@@ -127,7 +130,7 @@ class Subject:
             setup_fnc=set_up,
             user_arguments=self._told,
             capture_output=True,
-            **OPTIONS,
+            **self._options,
         )
         try:
             await pool.start()
@@ -170,7 +173,8 @@ def _process_limit() -> int:
     import psutil
 
     mine = [each for each in psutil.process_iter(["uids"]) if each.info["uids"].real == os.getuid()]
-    return 300 + sum(each.num_threads() for each in mine)
+    threads: int = sum(each.num_threads() for each in mine)
+    return 300 + threads
 
 
 def main(directory: str, life: str, seed: str) -> int:

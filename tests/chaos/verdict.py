@@ -52,6 +52,8 @@ class Evidence:
         lines: the journal.
         injected: the faults, without those that jobs commit themselves.
         leftovers: a sentence for each.
+        out_of_reach: those whose worker had lost its fork server, where there are no
+            control groups: as documented.
         wrong: what else must not have happened: a sentence each.
         gone_after: seconds from each SIGKILL of a supervisor until nothing was left.
         seconds: how long the load went on.
@@ -61,6 +63,7 @@ class Evidence:
     lines: list[list[str]]
     injected: list[Injected]
     leftovers: list[str]
+    out_of_reach: list[str]
     wrong: list[str]
     gone_after: list[float]
     seconds: float
@@ -85,6 +88,7 @@ class Verdict:
     run_twice: list[str] = field(default_factory=list)
     untrue: list[str] = field(default_factory=list)
     leftovers: list[str] = field(default_factory=list)
+    out_of_reach: int = 0
     wrong: list[str] = field(default_factory=list)
     gone_after: float = 0.0
     begin_p50: float = 0.0
@@ -104,6 +108,7 @@ def judge(evidence: Evidence) -> Verdict:
         offered=len(ledger.jobs),
         seconds=evidence.seconds,
         leftovers=evidence.leftovers,
+        out_of_reach=len(evidence.out_of_reach),
         wrong=list(evidence.wrong),
         lives=Counter(life.ended for life in ledger.lives.values()),
         faults=Counter(each.kind for each in evidence.injected),
@@ -130,7 +135,7 @@ def _runs(lines: Iterable[list[str]]) -> tuple[dict[str, list[float]], set[str]]
     ended: set[str] = set()
     for kind, job, *rest in lines:
         if kind == "b":
-            begun.setdefault(job, []).append(float(rest[1]))
+            begun.setdefault(job, []).append(float(rest[2]))
         elif kind == "e":
             ended.add(job)
     return begun, ended
@@ -191,7 +196,8 @@ def describe(verdict: Verdict, head: str) -> str:
         ("accepted", f"{verdict.accepted:,} ({verdict.accepted / verdict.seconds:.0f} a second)"),
         *((f"refused: {why}", f"{n:,}") for why, n in verdict.refused.most_common()),
         *((f"outcome {status}", f"{n:,}") for status, n in verdict.statuses.most_common()),
-        ("fell with a supervisor that was killed", f"{verdict.fell:,}"),
+        *((f"supervisors {how}", f"{n:,}") for how, n in verdict.lives.most_common()),
+        ("accepted, and fell with a supervisor that was killed", f"{verdict.fell:,}"),
         ("no answer from one that was killed or left", f"{verdict.unanswered:,}"),
         ("offered to beginning, median", f"{verdict.begin_p50 * 1e3:.1f} ms"),
         ("offered to beginning, 99 %", f"{verdict.begin_p99 * 1e3:.1f} ms"),
@@ -201,14 +207,15 @@ def describe(verdict: Verdict, head: str) -> str:
         ("**run twice**", f"**{len(verdict.run_twice)}**"),
         ("**untrue outcomes**", f"**{len(verdict.untrue)}**"),
         ("**leftovers**", f"**{len(verdict.leftovers)}**"),
+        ("left by workers without fork server and cgroup", f"{verdict.out_of_reach}"),
         ("**anything else wrong**", f"**{len(verdict.wrong)}**"),
     ]
     lines = [head, "", *_table(("what", "figure"), rows), ""]
     faults = [
-        (kind, f"{n:,}", f"{verdict.recoveries[kind]:.3f} s" if kind in verdict.recoveries else "–")
+        (kind, f"{n:,}", f"{verdict.recoveries[kind]:.3f} s" if kind in verdict.recoveries else "")
         for kind, n in sorted(verdict.faults.items())
     ]
-    faults += [(deed, f"{n:,}", "–") for deed, n in sorted(verdict.deeds.items())]
+    faults += [(deed, f"{n:,}", "") for deed, n in sorted(verdict.deeds.items())]
     lines += _table(("fault", "times", "worst recovery"), faults)
     for name in ("lost", "run_twice", "untrue", "leftovers", "wrong"):
         for sentence in getattr(verdict, name)[:20]:
