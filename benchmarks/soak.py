@@ -81,8 +81,13 @@ class Soak:
         return max(since) - self.settled.uss_mb
 
     def grown(self, name: str) -> int:
-        """Return by how much a count has grown between the settled look and the last."""
-        return int(getattr(self.looks[-1], name) - getattr(self.settled, name))
+        """Return by how much a count has grown between the first looks that count and the last.
+
+        The smallest of some looks: the thread that samples memory comes and goes.
+        """
+        counts = [getattr(look, name) for look in self.looks if look.jobs >= self.settled.jobs]
+        some = max(1, len(counts) // 10)
+        return int(min(counts[-some:]) - min(counts[:some]))
 
     @property
     def is_good(self) -> bool:
@@ -217,12 +222,11 @@ def plot(shown: Soak, path: Path) -> None:
     for name, share in (("latency_p50", "median"), ("latency_p99", "99 %")):
         axes[2].plot(jobs, [getattr(look, name) * 1e3 for look in shown.looks], label=share)
     axes[2].set_ylabel("submit to result, ms")
-    axes[2].set_yscale("log")
     axes[3].plot(jobs, [look.per_second for look in shown.looks], label="jobs a second")
     axes[3].set_ylabel("jobs a second")
     axes[3].set_xlabel("jobs, each in a process of its own")
     for each in axes:
-        each.set_ylim(bottom=None if each is axes[2] else 0)
+        each.set_ylim(bottom=0)
         each.grid(alpha=0.3)
         each.legend(loc="lower right")
     figure.suptitle(f"{jobs[-1]:,} jobs, {IN_FLIGHT} at a time\n{shown.machine}")

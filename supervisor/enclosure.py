@@ -95,6 +95,9 @@ class Enclosure:
     def __init__(self, loop: asyncio.AbstractEventLoop, ours: Path, limits: Limits) -> None:
         self._loop = loop
         self._limits = limits
+        # Workers whose limit is, or may be, another than the pool's: one that is
+        # used again must not keep its last job's.
+        self._of_their_own: dict[int, int | None] = {}
         self._removing: set[Path] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._aside: Path | None = None
@@ -163,9 +166,12 @@ class Enclosure:
 
     def limit_memory(self, worker: int, limit_bytes: int) -> None:
         """Give *worker* the limit of the job that it gets; 0 for none."""
+        if "memory" not in self.controllers:
+            return
         wanted = limit_bytes or None
-        if "memory" in self.controllers and wanted != self._limits.memory_bytes:
+        if wanted != self._of_their_own.get(worker, self._limits.memory_bytes):
             self._limit_memory(self.path / str(worker), wanted)
+            self._of_their_own[worker] = wanted
 
     def _limit_memory(self, group: Path, limit_bytes: int | None) -> None:
         _write(group / "memory.max", "max" if limit_bytes is None else str(limit_bytes))
@@ -190,6 +196,7 @@ class Enclosure:
     def remove(self, worker: int) -> None:
         """*worker* was reaped: kill what is left of its tree and remove the group."""
         group = self.path / str(worker)
+        self._of_their_own.pop(worker, None)
         if not _removed(group):
             self.kill(worker)
             self._removing.add(group)

@@ -59,6 +59,7 @@ BAD: dict[str, list[object]] = {
     "capture_output": ["yes", 1, None],
     "log_level": ["LOUD", "", 10, b"INFO"],
     "http_proxy": [b"http://proxy", 8080],
+    "cgroup": [b"/sys/fs/cgroup/a", True],
     # of a server only
     "load_fnc": ["load", 0.5],
     "load_threshold": [*NOT_A_TIME, None],
