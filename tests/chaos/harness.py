@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -25,7 +26,7 @@ from typing import Final
 from tests.chaos import disk
 from tests.chaos.clients import PATIENCE, Clients
 from tests.chaos.journal import Reader
-from tests.chaos.ledger import BY_ITSELF, DRAINED, KILLED, Ledger, Life
+from tests.chaos.ledger import BY_ITSELF, DRAINED, KILLED, Ledger, Life, Runs
 from tests.chaos.plan import Fault, schedule
 from tests.chaos.processes import Grandchildren, reap_orphans, seconds_until_nothing_is_left
 from tests.chaos.verdict import Evidence, Injected
@@ -135,7 +136,7 @@ class Harness:
         self._weather = directory / "weather"
         self._reader = Reader(directory / "journal")
         self._ledger = Ledger()
-        self._lines: list[list[str]] = []
+        self._runs = Runs()
         self._injected: list[Injected] = []
         self._ordered: dict[str, str] = {}  # faults that the saboteur was told, by number
         self._leftovers: list[str] = []
@@ -168,7 +169,7 @@ class Harness:
         self._look()
         return Evidence(
             self._ledger,
-            self._lines,
+            self._runs,
             self._injected,
             self._leftovers,
             self._out_of_reach,
@@ -194,6 +195,8 @@ class Harness:
             program.close()
             life.ended = "did not start"
             assert time.monotonic() < deadline, f"no start within {START_SECONDS} s: {self._log}"
+        # The ledger only grows: the collector need not go through it again and again.
+        gc.freeze()
         self._program = program
         self._clients.there_is(life)
 
@@ -351,7 +354,7 @@ class Harness:
 
     def _look(self) -> None:
         lines = self._reader.lines()
-        self._lines += [line for line in lines if line[0] in "be"]
+        self._runs.take(lines)
         self._ledger.take(lines)
         self._injected += [
             Injected(self._ordered[line[1]], float(line[2])) for line in lines if line[0] == "x"
@@ -372,11 +375,10 @@ class Harness:
         Its parent was this process when it began, or the fork server was killed
         while it ran.
         """
-        runs = [line for line in self._lines if line[:2] == ["b", job]]
-        began = float(runs[0][4])
+        began = self._runs.begun[job][0]
         fell = [each.until for each in self._injected if each.kind == "SIGKILL of the fork server"]
         over = self._ledger.jobs[job].told_at
-        return runs[0][3] == str(os.getpid()) or any(began <= each <= over for each in fell)
+        return self._runs.parents[job] == os.getpid() or any(began <= each <= over for each in fell)
 
 
 @contextlib.contextmanager

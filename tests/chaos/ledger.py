@@ -48,6 +48,30 @@ class Entry:
 
 
 @dataclass
+class Runs:
+    """What jobs really did, by the lines that they wrote into the journal themselves.
+
+    Args:
+        begun: when each began; more than once if it ran more than once.
+        parents: who was the parent of the process that it first ran in.
+        ended: those whose function came to its end.
+    """
+
+    begun: dict[str, list[float]] = field(default_factory=dict)
+    parents: dict[str, int] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
+
+    def take(self, lines: Iterable[list[str]]) -> None:
+        """Enter what jobs wrote into the journal; pass over the rest."""
+        for kind, job, *rest in lines:
+            if kind == "b":
+                self.begun.setdefault(job, []).append(float(rest[2]))
+                self.parents.setdefault(job, int(rest[1]))
+            elif kind == "e":
+                self.ended.add(job)
+
+
+@dataclass
 class Ledger:
     """All jobs and all lives."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.ledger import BY_ITSELF, DRAINED, KILLED, Entry, Ledger, Life
+from tests.chaos.ledger import BY_ITSELF, DRAINED, KILLED, Entry, Ledger, Life, Runs
 from tests.chaos.verdict import Evidence, Injected, Verdict, describe, judge
 
 RAN = "b {job} 10 1 1.5"
@@ -21,8 +21,9 @@ def evidence(
     ledger = Ledger(lives={"0": Life("0", 0.0, ended)})
     if entry is not None:
         ledger.jobs["s-1"] = entry
-    split = [line.format(job="s-1").split() for line in lines]
-    return Evidence(ledger, split, faults or [], [], [], [], [], 1.0)
+    runs = Runs()
+    runs.take(line.format(job="s-1").split() for line in lines)
+    return Evidence(ledger, runs, faults or [], [], [], [], [], 1.0)
 
 
 def offered(answer: str = "accepted", status: str = "succeeded", deed: str = "returns") -> Entry:
@@ -89,7 +90,7 @@ def test_recovery_counts_from_the_fault_to_the_first_beginning_of_a_job_offered_
     for number, (at, began) in enumerate([(9.0, 14.0), (11.0, 13.5), (12.0, 12.5), (31.0, 31.2)]):
         shown.ledger.jobs[f"s-{number}"] = Entry("0", "returns", at, "accepted", "succeeded")
         lines += [f"b s-{number} 10 1 {began}".split(), f"e s-{number} 10 {began}".split()]
-    shown.lines.extend(lines)
+    shown.runs.take(lines)
     assert judge(shown).recoveries == pytest.approx({"quake": 2.5, "flood": 1.2})
 
 

@@ -25,7 +25,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.chaos.ledger import BY_ITSELF, DRAINED, KILLED, Entry, Ledger
+from tests.chaos.ledger import BY_ITSELF, DRAINED, KILLED, Entry, Ledger, Runs
 
 NOT_POSSIBLE: Final = "not possible here"
 
@@ -49,7 +49,7 @@ class Evidence:
 
     Args:
         ledger: what clients saw.
-        lines: the journal.
+        runs: what jobs really did.
         injected: the faults, without those that jobs commit themselves.
         leftovers: a sentence for each.
         out_of_reach: those whose worker had lost its fork server, where there are no
@@ -60,7 +60,7 @@ class Evidence:
     """
 
     ledger: Ledger
-    lines: list[list[str]]
+    runs: Runs
     injected: list[Injected]
     leftovers: list[str]
     out_of_reach: list[str]
@@ -102,7 +102,7 @@ class Verdict:
 
 def judge(evidence: Evidence) -> Verdict:
     """Return what *evidence* says."""
-    begun, ended = _runs(evidence.lines)
+    begun, ended = evidence.runs.begun, evidence.runs.ended
     ledger = evidence.ledger
     verdict = Verdict(
         offered=len(ledger.jobs),
@@ -128,17 +128,6 @@ def judge(evidence: Evidence) -> Verdict:
         verdict.begin_p50 = waits[len(waits) // 2]
         verdict.begin_p99 = waits[int(len(waits) * 0.99)]
     return verdict
-
-
-def _runs(lines: Iterable[list[str]]) -> tuple[dict[str, list[float]], set[str]]:
-    begun: dict[str, list[float]] = {}
-    ended: set[str] = set()
-    for kind, job, *rest in lines:
-        if kind == "b":
-            begun.setdefault(job, []).append(float(rest[2]))
-        elif kind == "e":
-            ended.add(job)
-    return begun, ended
 
 
 def _judge_job(
