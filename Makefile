@@ -3,6 +3,8 @@
 #     make demo                        a real server, a few dozen jobs, a kill and a drain
 #     make check                       all that CI checks
 #     make test ARGS="-k drain -x"     the tests, or some of them
+#     make chaos ARGS="--minutes 60"   a server under load and under attack; see docs/reliability.md
+#     make soak                        100,000 jobs: does anything grow?
 #     make check PYTHON=python3.13 VENV=.venv-3.13
 
 PYTHON ?= python3
@@ -18,7 +20,7 @@ SERVER := $(VENV)/installed-server
 DEV    := $(VENV)/installed-dev
 BENCH  := $(VENV)/installed-bench
 
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format bench chaos soak clean
 .DELETE_ON_ERROR:
 
 help:
@@ -43,6 +45,12 @@ format: $(DEV)
 
 bench: $(BENCH)
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m benchmarks $(ARGS)
+
+chaos: $(DEV)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.chaos $(ARGS)
+
+soak: $(BENCH)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m benchmarks.soak $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov

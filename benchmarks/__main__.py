@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("handover", "churn", "sharing", "recovery")
+NAMES = ("handover", "churn", "sharing", "recovery", "cgroups")
 
 
 def main(names: list[str]) -> int:

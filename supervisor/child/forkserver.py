@@ -214,8 +214,12 @@ class ForkServer:
         try:
             self._serve()
         except IpcError as exc:
-            sys.stderr.write(f"greenroom: fork server: {exc}\n")
-        self._sweep()
+            # Where output is captured, who reads it has died together with the
+            # channel; that must not keep the sweep from being done.
+            with contextlib.suppress(OSError):
+                sys.stderr.write(f"greenroom: fork server: {exc}\n")
+        finally:
+            self._sweep()
 
     def _serve(self) -> None:
         poll = select.poll()

@@ -40,6 +40,8 @@ ROOT: Final = Path(__file__).parents[2]
 GONE_SECONDS: Final = 2.0
 # A job's descendants die with it; what the kernel and two busy CPUs need on top.
 GRANDCHILDREN_SECONDS: Final = 2.0
+# A fork server that was killed is back within a quarter of a second on idle CPUs.
+RESTART_SECONDS: Final = 1.0
 # From the start of the program to its first answer, faults at the start included.
 START_SECONDS: Final = 60.0
 DRAIN_SECONDS: Final = 40.0
@@ -223,6 +225,7 @@ class Harness:
         if program.full and program.disk is not None:
             program.disk.clear()
             program.full = False
+        killed_at = time.monotonic()
         if how == KILLED:
             program.process.kill()
         elif how == DRAINED:
@@ -232,12 +235,21 @@ class Harness:
         seconds, left = await seconds_until_nothing_is_left(GONE_SECONDS)
         if how == KILLED:
             self._gone_after.append(seconds)
-        self._leftovers += [f"after a supervisor {how}: {each}" for each in left]
+        kept = self._out_of_reach if self._both_are_dead(killed_at) else self._leftovers
+        kept += [f"after a supervisor {how}: {each}" for each in left]
         status = program.process.returncode
         if how == BY_ITSELF or (how == DRAINED and status not in (0, 124)):
             self._wrong.append(f"a supervisor ended with status {status} ({how})")
         program.collect_log(self._log)
         program.close()
+
+    def _both_are_dead(self, killed_at: float) -> bool:
+        """Return whether a fork server was killed so shortly before that there was no other yet."""
+        self._look()
+        deaths = [
+            each.until for each in self._injected if each.kind == "SIGKILL of the fork server"
+        ]
+        return any(0 <= killed_at - death < RESTART_SECONDS for death in deaths)
 
     async def _wait_ended(self, program: Program) -> None:
         try:

@@ -25,16 +25,30 @@ from pathlib import Path
 
 
 class Journal:
-    """Appends lines to a file that is opened anew for each: its writers close descriptors."""
+    """Appends lines to a file.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    Args:
+        path: of the file.
+        held: open it once: for a writer that may run out of descriptors. Otherwise
+            it is opened anew for each line: jobs close what they find open.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, held: bool = False) -> None:
         self._path = os.fspath(path)
+        self._held = self._open() if held else None
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
     def __call__(self, *words: object) -> None:
         """Write one line."""
-        fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        line = (" ".join(map(str, words)) + "\n").encode("ascii")
+        if self._held is not None:
+            os.write(self._held, line)
+            return
+        fd = self._open()
         try:
-            os.write(fd, (" ".join(map(str, words)) + "\n").encode("ascii"))
+            os.write(fd, line)
         finally:
             os.close(fd)
 

@@ -71,7 +71,7 @@ class Subject:
 
     def __init__(self, directory: Path, life: str, seed: int) -> None:
         self._journal_path = os.fspath(directory / "journal")
-        self._journal = Journal(self._journal_path)
+        self._journal = Journal(self._journal_path, held=True)
         self._life = life
         self._seed = seed
         self._numbers = itertools.count()
@@ -102,10 +102,16 @@ class Subject:
         server.rtc_session(entrypoint, agent_name="chaos")
         server.on("started", lambda _: self._started(server))
         server.on("draining", lambda _: self._leaving.set())
-        callers = [asyncio.ensure_future(self._use_a_pool())]
-        status: int = await server.run()
+        beside = asyncio.ensure_future(self._use_a_pool())
+        serving = asyncio.ensure_future(server.run())
+        # The pool's side ends early only by an error that it should not have met:
+        # raised here, it ends the life, and the harness tells.
+        await asyncio.wait({beside, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if beside.done() and not self._leaving.is_set():
+            beside.result()
+        status: int = await serving
         self._leaving.set()
-        await asyncio.gather(*callers)
+        await beside
         return status
 
     def _started(self, server: AgentServer) -> None:

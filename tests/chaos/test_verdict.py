@@ -96,7 +96,8 @@ def test_recovery_counts_from_the_fault_to_the_first_beginning_of_a_job_offered_
 
 @pytest.mark.parametrize("name", ["lost", "run_twice", "untrue", "leftovers", "wrong"])
 def test_each_failure_is_told_in_the_summary(name: str) -> None:
-    verdict = Verdict(seconds=1.0, **{name: ["what happened to s-1"]})
+    verdict = Verdict(seconds=1.0)
+    getattr(verdict, name).append("what happened to s-1")
     assert not verdict.is_good
     assert f"{name}: what happened to s-1" in describe(verdict, "A run.")
 

@@ -52,8 +52,9 @@ class Evidence:
         runs: what jobs really did.
         injected: the faults, without those that jobs commit themselves.
         leftovers: a sentence for each.
-        out_of_reach: those whose worker had lost its fork server, where there are no
-            control groups: as documented.
+        out_of_reach: the same, where the documentation says that nobody can help: the
+            fork server was killed within a second before the supervisor; or, without
+            control groups, a worker crashed whose fork server was dead.
         wrong: what else must not have happened: a sentence each.
         gone_after: seconds from each SIGKILL of a supervisor until nothing was left.
         seconds: how long the load went on.
@@ -88,7 +89,7 @@ class Verdict:
     run_twice: list[str] = field(default_factory=list)
     untrue: list[str] = field(default_factory=list)
     leftovers: list[str] = field(default_factory=list)
-    out_of_reach: int = 0
+    out_of_reach: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     gone_after: float = 0.0
     begin_p50: float = 0.0
@@ -108,7 +109,7 @@ def judge(evidence: Evidence) -> Verdict:
         offered=len(ledger.jobs),
         seconds=evidence.seconds,
         leftovers=evidence.leftovers,
-        out_of_reach=len(evidence.out_of_reach),
+        out_of_reach=evidence.out_of_reach,
         wrong=list(evidence.wrong),
         lives=Counter(life.ended for life in ledger.lives.values()),
         faults=Counter(each.kind for each in evidence.injected),
@@ -196,7 +197,7 @@ def describe(verdict: Verdict, head: str) -> str:
         ("**run twice**", f"**{len(verdict.run_twice)}**"),
         ("**untrue outcomes**", f"**{len(verdict.untrue)}**"),
         ("**leftovers**", f"**{len(verdict.leftovers)}**"),
-        ("left by workers without fork server and cgroup", f"{verdict.out_of_reach}"),
+        ("left where nobody could reach, see below", f"{len(verdict.out_of_reach)}"),
         ("**anything else wrong**", f"**{len(verdict.wrong)}**"),
     ]
     lines = [head, "", *_table(("what", "figure"), rows), ""]
@@ -206,6 +207,7 @@ def describe(verdict: Verdict, head: str) -> str:
     ]
     faults += [(deed, f"{n:,}", "") for deed, n in sorted(verdict.deeds.items())]
     lines += _table(("fault", "times", "worst recovery"), faults)
+    lines += [f"out of reach: {each}" for each in verdict.out_of_reach[:20]]
     for name in ("lost", "run_twice", "untrue", "leftovers", "wrong"):
         for sentence in getattr(verdict, name)[:20]:
             lines.append(f"{name}: {sentence}")

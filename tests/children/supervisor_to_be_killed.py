@@ -37,6 +37,7 @@ async def main(context: str, cgroup: str | None = None) -> None:
     pool = ProcessPool(
         multiprocessing_context=context,
         cgroup=cgroup,
+        capture_output=True,  # nobody reads what the children say about the death
         num_idle_processes=8 if stubborn else 2,
         max_jobs=16,
         max_idle_processes=16,
