@@ -87,7 +87,8 @@ class Soak:
         """
         counts = [getattr(look, name) for look in self.looks if look.jobs >= self.settled.jobs]
         some = max(1, len(counts) // 10)
-        return int(min(counts[-some:]) - min(counts[:some]))
+        least, least_at_first = min(counts[-some:]), min(counts[:some])
+        return int(least - least_at_first)
 
     @property
     def is_good(self) -> bool:

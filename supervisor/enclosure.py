@@ -100,7 +100,6 @@ class Enclosure:
         self._of_their_own: dict[int, int | None] = {}
         self._removing: set[Path] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._aside: Path | None = None
         remove_abandoned(ours)
         self.path = ours / f"greenroom-{os.getpid()}-{next(_numbers)}"
         self.path.mkdir()
@@ -140,11 +139,11 @@ class Enclosure:
             inside = {int(pid) for pid in _words(ours / "cgroup.procs")}
             if not inside.issubset(tree_pids(os.getpid())):
                 raise OSError(errno.EBUSY, "other processes are in there") from exc
-            self._aside = ours / "supervisor"
-            self._aside.mkdir(exist_ok=True)
+            aside = ours / "supervisor"  # it stays: we are in there to our end
+            aside.mkdir(exist_ok=True)
             for pid in inside:
                 with contextlib.suppress(ProcessLookupError):
-                    _write(self._aside / "cgroup.procs", str(pid))
+                    _write(aside / "cgroup.procs", str(pid))
             _write(ours / "cgroup.subtree_control", order)
 
     # ── workers ──────────────────────────────────────────────────────────────

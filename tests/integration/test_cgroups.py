@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from supervisor import JobHandle, JobStatus, ProcessPool, WorkerLost
+from supervisor import JobHandle, JobKilled, JobStatus, ProcessPool, WorkerLost
 from supervisor.cgroupfs import own_place
+from supervisor.enclosure import Enclosure
 from tests.children import misbehaves
 from tests.integration import jobs
 from tests.integration.conftest import soon
@@ -138,6 +139,33 @@ async def test_a_job_that_is_killed_takes_its_whole_tree_with_it(
         handle.cancel()
         assert (await soon(handle.wait())).status is JobStatus.CANCELLED
         await until(lambda: all_gone(read_pids(left)))
+
+
+async def test_where_no_more_groups_may_be_made_jobs_wait_for_one(group: Path) -> None:
+    limit = group / "cgroup.max.descendants"
+    limit.write_text("2")  # the pool's group and one worker's
+    p = pool(group, max_jobs=4)
+    with Watch(p) as watch:
+        async with p:
+            handles = [p.submit(jobs.double, number) for number in range(4)]
+            await watch.until_logged("no worker can be started")
+            assert [await soon(handle) for handle in handles] == [0, 2, 4, 6]
+            limit.write_text("max")
+
+
+async def test_a_job_that_the_kernel_killed_for_its_memory_is_told_so(
+    group: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The kernel's count is pretended: its memory controller is not to be had everywhere.
+    monkeypatch.setattr(Enclosure, "ran_out_of_memory", lambda self, worker: True)
+    async with pool(group, job_memory_limit_mb=256) as p:
+        handle: JobHandle[Any] = p.submit(misbehaves.dies_of, 9)
+        outcome = await soon(handle.wait())
+        assert (outcome.status, outcome.reason) == (JobStatus.KILLED, "memory")
+        with pytest.raises(JobKilled, match=r"SIGKILL \(memory\)"):
+            await handle
+        crashed: JobHandle[Any] = p.submit(misbehaves.dies_of, 11)
+        assert (await soon(crashed.wait())).status is JobStatus.FAILED
 
 
 def test_two_seconds_after_the_supervisor_was_killed_no_process_and_no_group_is_left(
