@@ -188,7 +188,8 @@ class Runner:
 
 def _fork_server_pid() -> int:
     children = psutil.Process().children()
-    return next(each.pid for each in children if "fork server" in " ".join(each.cmdline()))
+    pids: list[int] = [each.pid for each in children if "fork server" in " ".join(each.cmdline())]
+    return pids[0]
 
 
 async def soak(jobs: int, every: int) -> Soak:
