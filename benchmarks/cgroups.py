@@ -13,7 +13,7 @@ import statistics
 import time
 from pathlib import Path
 
-from benchmarks.measure import machine
+from benchmarks.results import machine_line
 from supervisor import ProcessPool
 from supervisor.cgroupfs import own_place
 
@@ -83,7 +83,7 @@ async def measure(directory: Path) -> None:
 
 def main() -> None:
     """Measure and print, or say why not."""
-    print(f"control groups, {machine()}")
+    print(f"control groups, {machine_line()}")
     place = own_place()
     directory = None if place is None else place.directory / f"greenroom-bench-{os.getpid()}"
     try:

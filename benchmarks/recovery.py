@@ -14,7 +14,8 @@ import time
 
 import psutil
 
-from benchmarks.measure import Summary, machine
+from benchmarks.figures import Summary
+from benchmarks.results import machine_line
 from supervisor import ProcessPool
 
 IDLE = 4
@@ -87,7 +88,7 @@ async def measure() -> None:
 
 def main() -> None:
     """Measure and print."""
-    print(f"recovery, {machine()}")
+    print(f"recovery, {machine_line()}")
     asyncio.run(measure())
 
 

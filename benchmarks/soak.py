@@ -26,7 +26,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.measure import machine
+from benchmarks.results import machine_line
 from supervisor import ProcessPool
 
 IDLE = 4
@@ -194,7 +194,7 @@ def _fork_server_pid() -> int:
 
 async def soak(jobs: int, every: int) -> Soak:
     """Run a soak and return what it showed."""
-    shown = Soak(machine(), time.strftime("%Y-%m-%d %H:%M"))
+    shown = Soak(machine_line(), time.strftime("%Y-%m-%d %H:%M"))
     async with ProcessPool(
         num_idle_processes=IDLE, max_jobs=IN_FLIGHT, preload_modules=[__name__]
     ) as pool:
@@ -242,7 +242,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--every", type=int, default=1000, help="jobs between two looks")
     parser.add_argument("--out", type=Path, default=Path("build/soak"))
     given = parser.parse_args(arguments)
-    print(f"soak: {given.jobs:,} jobs, {IN_FLIGHT} at a time, {machine()}, pid {os.getpid()}")
+    print(f"soak: {given.jobs:,} jobs, {IN_FLIGHT} at a time, {machine_line()}, pid {os.getpid()}")
     shown = asyncio.run(soak(given.jobs, min(given.every, given.jobs)))
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "soak.json").write_text(json.dumps(shown.as_dict(), indent=1) + "\n")

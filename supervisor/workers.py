@@ -185,7 +185,6 @@ class Workers:
             deadline = self._drain_deadline
             worker.tell_drain(None if deadline is None else max(0.0, deadline - clock.monotonic()))
         worker.hand_over(job)
-        job.handle._running(worker.pid)
 
     def stop_job(self, job: JobRecord, ask: Ask) -> bool:
         """Ask *job* to stop; return whether there was something to stop."""
@@ -516,6 +515,8 @@ class Workers:
     def started(self, worker: Worker, job: JobRecord) -> None:
         """The job has begun."""
         self._compare_soon()
+        # Not before: who sees a pid may kill it, and means the job and not the hand-over.
+        job.handle._running(worker.pid)
         self._monitor.job_began()
         self._listener.job_started(job, worker.pid)
 
