@@ -4,6 +4,8 @@
 #     make check                       all that CI checks
 #     make test ARGS="-k drain -x"     the tests, or some of them
 #     make fuzz ARGS="--seed 7"        a million inputs for the decoders, 100,000 for the supervisor
+#     make chaos ARGS="--minutes 60"   a server under load and under attack; see docs/reliability.md
+#     make soak                        100,000 jobs: does anything grow?
 #     make check PYTHON=python3.13 VENV=.venv-3.13
 
 PYTHON ?= python3
@@ -19,7 +21,7 @@ SERVER := $(VENV)/installed-server
 DEV    := $(VENV)/installed-dev
 BENCH  := $(VENV)/installed-bench
 
-.PHONY: help demo test check format bench fuzz clean
+.PHONY: help demo test check format bench fuzz chaos soak clean
 .DELETE_ON_ERROR:
 
 help:
@@ -47,6 +49,12 @@ bench: $(BENCH)
 
 fuzz: $(DEV)
 	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+chaos: $(DEV)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.chaos $(ARGS)
+
+soak: $(BENCH)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m benchmarks.soak $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov

@@ -8,13 +8,12 @@ import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import psutil
 
+from supervisor.cgroupfs import cpu_quota, cpu_seconds
 from supervisor.clock import monotonic
-from supervisor.options import cgroup_cpu_quota
 
 SAMPLE_INTERVAL: Final = 0.5
 
@@ -31,7 +30,8 @@ class CpuReading:
         at: seconds on the monotonic clock.
         busy: time the CPUs spent working, stolen time included.
         idle: time they had nothing to do, waiting for disks included.
-        granted: time that our cgroup used; None where it does not say.
+        granted: time that counts against the CPU quota of our cgroup, or of the one
+            above it that has the smallest; None without a quota, or if nobody says.
     """
 
     at: float
@@ -51,7 +51,8 @@ def read_cpu() -> CpuReading:
             # guest time is contained in user time already. Source: proc_stat(5).
             guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
             busy += sum(times) - guest - waiting
-    granted = cgroup_cpu_seconds() if cgroup_cpu_quota() is not None else None
+    quota = cpu_quota()
+    granted = None if quota is None else cpu_seconds(quota)
     return CpuReading(monotonic(), busy, idle, granted)
 
 
@@ -59,22 +60,6 @@ def _affinity() -> set[int] | None:
     try:
         return os.sched_getaffinity(0)
     except AttributeError:  # macOS
-        return None
-
-
-def cgroup_cpu_seconds() -> float | None:
-    """Return the CPU seconds that our cgroup has used; None if it does not say.
-
-    Source: cgroup v2 ``cpu.stat``, microseconds; cgroup v1 ``cpuacct.usage``, nanoseconds.
-    """
-    try:
-        lines = Path("/sys/fs/cgroup/cpu.stat").read_text(encoding="ascii").splitlines()
-        return int(dict(line.split() for line in lines)["usage_usec"]) / 1e6
-    except (OSError, ValueError, KeyError):
-        pass  # no cgroup v2 here: try v1
-    try:
-        return int(Path("/sys/fs/cgroup/cpuacct/cpuacct.usage").read_text(encoding="ascii")) / 1e9
-    except (OSError, ValueError):
         return None
 
 

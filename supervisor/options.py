@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar, Union
 
+from supervisor.cgroupfs import cpu_quota
 from supervisor.errors import OptionError
 
 T = TypeVar("T")
@@ -201,24 +202,9 @@ def cpu_count() -> int:
 
 
 def cgroup_cpu_quota() -> float | None:
-    """Return the CPUs that the cgroup grants, as a fraction; None without a quota.
-
-    Source: cgroup v2 ``cpu.max``; cgroup v1 ``cpu.cfs_quota_us`` and ``cpu.cfs_period_us``.
-    """
-    try:
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
-            quota, period = file.read().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        pass  # no cgroup v2 here: try v1
-    try:
-        with open("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", encoding="ascii") as file:
-            v1_quota = int(file.read())
-        with open("/sys/fs/cgroup/cpu/cpu.cfs_period_us", encoding="ascii") as file:
-            v1_period = int(file.read())
-    except (OSError, ValueError):
-        return None
-    return v1_quota / v1_period if v1_quota > 0 else None
+    """Return the CPUs that our cgroup and those above it grant, a fraction; None without a quota."""
+    quota = cpu_quota()
+    return None if quota is None else quota.cpus
 
 
 class DefaultCount(int):
@@ -266,6 +252,7 @@ class PoolOptions:
     log_level: Union[str, PerMode[str], None] = None
     user_arguments: object = None
     http_proxy: str | None = field(default=None, repr=False)  # may hold a password
+    cgroup: str | None = "auto"
 
     def __post_init__(self) -> None:
         for hook in ("setup_fnc", "preload_fnc"):
@@ -304,6 +291,7 @@ class PoolOptions:
         elif self.log_level is not None and not isinstance(self.log_level, PerMode):
             raise OptionError("log_level", self.log_level, "one of " + ", ".join(LOG_LEVELS))
         _optional(check_text, "http_proxy", self.http_proxy)
+        _optional(check_text, "cgroup", self.cgroup)
         self._check_together()
 
     def _check_modules(self) -> None:

@@ -8,11 +8,13 @@ whether to give up is decided by whoever waits for workers.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Callable
 from typing import Protocol
 
 from supervisor import clock
+from supervisor.enclosure import Enclosure, Limits, find
 from supervisor.errors import PreloadFailed
 from supervisor.forkserver import ForkServer
 from supervisor.job import Exit, ExitReport
@@ -60,6 +62,7 @@ class Supply:
         self._options = options
         self._events = events
         self._launcher: Launcher | None = None
+        self.enclosure: Enclosure | None = None
         self._window = RestartWindow()
         self._restarting: asyncio.Task[None] | None = None
         self._closed = False
@@ -80,7 +83,33 @@ class Supply:
         Raises:
             PreloadFailed: the user's imports or ``preload_fnc`` failed.
         """
+        self._enclose()
         self._launcher = await self._make()
+
+    def _enclose(self) -> None:
+        """Give workers groups of their own where that is possible; say in the log which it is."""
+        options = self._options()
+        directory, why = find(options.cgroup)
+        if directory is not None:
+            limits = options.job_limits
+            try:
+                self.enclosure = Enclosure(
+                    self._loop,
+                    directory,
+                    Limits(
+                        int(options.job_memory_limit_mb * 2**20) or None,
+                        None if limits is None else limits.processes,
+                    ),
+                )
+            except OSError as exc:
+                why = f"{directory}: {exc}"
+        if self.enclosure is None:
+            logger.info("cgroup: not used (%s); memory is measured, strays are looked for", why)
+            return
+        logger.info("cgroup: %s", self.enclosure)
+        self._blueprint.settings = dataclasses.replace(
+            self._blueprint.settings, cgroup=str(self.enclosure.path)
+        )
 
     async def _make(self) -> Launcher:
         options = self._options()
@@ -98,10 +127,18 @@ class Supply:
     def launch(self, worker: int, ends: SideOfChild) -> None:
         """Have a worker made. Raises OSError: it cannot be."""
         assert self._launcher is not None, "launch without a launcher"
+        if self.enclosure is not None:
+            try:
+                self.enclosure.make(worker)
+            except OSError:
+                ends.close()
+                raise
         self._launcher.launch(worker, ends)
 
     def kill(self, worker: int, pid: int, pidfd: int | None) -> None:
         """Send SIGKILL to a worker's group, with or without a launcher."""
+        if self.enclosure is not None:
+            self.enclosure.kill(worker)
         if self._launcher is not None:
             self._launcher.kill(worker, pid, pidfd)
         elif pidfd is not None:
@@ -126,6 +163,8 @@ class Supply:
         launcher, self._launcher = self._launcher, None
         if launcher is not None:
             await launcher.close()
+        if self.enclosure is not None:
+            await self.enclosure.close()
 
     # ── the launcher's reports ───────────────────────────────────────────────
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import signal
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
@@ -177,6 +178,8 @@ class Workers:
 
     def _hand_over(self, worker: Worker, job: JobRecord) -> None:
         job.worker = worker.number
+        if self._supply.enclosure is not None:
+            self._supply.enclosure.limit_memory(worker.number, job.memory_limit_bytes)
         if self._draining:
             # Told first, so that the job knows from its first line on.
             deadline = self._drain_deadline
@@ -396,7 +399,17 @@ class Workers:
         # One that was adopted when its fork server died may have been reported
         # already.
         if worker in self._all:
+            self._blame_memory(self._all[worker], report)
             self._all[worker].exited(report)
+
+    def _blame_memory(self, worker: Worker, report: ExitReport) -> None:
+        """Say so if it was the kernel that killed the job, for its memory."""
+        enclosure = self._supply.enclosure
+        if enclosure is None or worker.job is None or worker.job.kill is not None:
+            return
+        if report.exit.signal == signal.SIGKILL and enclosure.ran_out_of_memory(worker.number):
+            limit = worker.job.memory_limit_bytes / 2**20
+            worker.job.kill = Kill("memory", f"the kernel's limit of {limit:g} MB was reached")
 
     def launcher_lost(self, exit: Exit) -> None:
         """Watch each worker ourselves: nobody else will tell."""
@@ -540,6 +553,8 @@ class Workers:
         """Forget it."""
         del self._all[worker.number]
         self._idle.pop(worker.number, None)
+        if self._supply.enclosure is not None:
+            self._supply.enclosure.remove(worker.number)
         self._tally.reaped()
         self._listener.worker_exited(worker, worker.report)
         self._compare_soon()

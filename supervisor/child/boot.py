@@ -48,6 +48,7 @@ class Settings:
     http_proxy: str | None = field(default=None, repr=False)  # may hold a password
     titles: bool = True
     without_environment: tuple[str, ...] = ()
+    cgroup: str | None = None  # where each worker has a group with its number for a name
 
 
 class Sealed:

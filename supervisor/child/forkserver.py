@@ -56,6 +56,7 @@ from supervisor.child.worker import Worker, error_text, report_failure, say_hell
 # How long the last sweep may take. A process in an uninterruptible wait (a dead
 # network file system) cannot be reaped; nothing waits for it longer than this.
 _SWEEP_SECONDS: Final = 5.0
+_STRAY_SECONDS: Final = 0.005
 
 
 class ThreadsLeft(Exception):
@@ -214,8 +215,12 @@ class ForkServer:
         try:
             self._serve()
         except IpcError as exc:
-            sys.stderr.write(f"greenroom: fork server: {exc}\n")
-        self._sweep()
+            # Where output is captured, who reads it has died together with the
+            # channel; that must not keep the sweep from being done.
+            with contextlib.suppress(OSError):
+                sys.stderr.write(f"greenroom: fork server: {exc}\n")
+        finally:
+            self._sweep()
 
     def _serve(self) -> None:
         poll = select.poll()
@@ -269,6 +274,7 @@ class ForkServer:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             isolate.become_session_leader()
+            isolate.join_cgroup(self._boot.settings.cgroup, number)
             isolate.ignore_supervisor_signals()
             self._channel.close()
             fds.close_all((self._wake_reader, self._wake_writer))
@@ -330,6 +336,8 @@ class ForkServer:
         deadline = time.monotonic() + _SWEEP_SECONDS
         poll = select.poll()
         poll.register(self._wake_reader, select.POLLIN)
+        cgroup = self._boot.settings.cgroup
+        isolate.kill_cgroups(cgroup)
         while True:
             for pid in self._workers:
                 _kill_group(pid)
@@ -338,8 +346,15 @@ class ForkServer:
             while (dead := _dead_child()) is not None:
                 os.waitpid(dead, 0)
                 self._workers.pop(dead, None)
-            if not _children() or time.monotonic() >= deadline:
+            if time.monotonic() >= deadline:
                 return
+            if not _children():
+                # Strays of workers that another fork server had made may still be
+                # dying, and are nobody's here: nothing wakes us for them.
+                if isolate.remove_cgroups(cgroup):
+                    return
+                time.sleep(_STRAY_SECONDS)
+                continue
             poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
             _empty(self._wake_reader)
 

@@ -157,6 +157,49 @@ def _limit(kind: int, value: int) -> None:
     resource.setrlimit(kind, (value, hard))
 
 
+def join_cgroup(directory: str | None, worker: int) -> None:
+    """Move this process into its own control group: what it starts is born in there.
+
+    Raises:
+        OSError: there is no such group. A worker that the kernel does not limit
+            as it should must not go on.
+    """
+    if directory is not None:
+        _write_cgroup(f"{directory}/{worker}/cgroup.procs", b"0")
+
+
+def kill_cgroups(directory: str | None) -> None:
+    """Kill every process in every worker's group. For when the supervisor is gone."""
+    if directory is not None:
+        # FileNotFoundError: the supervisor had removed them before it went.
+        with contextlib.suppress(FileNotFoundError):
+            _write_cgroup(f"{directory}/cgroup.kill", b"1")
+
+
+def remove_cgroups(directory: str | None) -> bool:
+    """Remove the groups; return False if a process in one of them still dies."""
+    if directory is None:
+        return True
+    try:
+        for entry in os.scandir(directory):
+            if entry.is_dir(follow_symlinks=False):
+                os.rmdir(entry.path)
+        os.rmdir(directory)
+    except FileNotFoundError:
+        return True
+    except OSError:  # EBUSY
+        return False
+    return True
+
+
+def _write_cgroup(path: str, text: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text)
+    finally:
+        os.close(fd)
+
+
 def reseed() -> None:
     """Make this worker draw other random numbers than its siblings.
 

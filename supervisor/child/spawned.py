@@ -14,6 +14,7 @@ from supervisor.child.worker import Worker, report_failure, say_hello
 def main(boot: Boot) -> None:
     """Be a worker. The target of the process that multiprocess starts."""
     isolate.become_session_leader()
+    isolate.join_cgroup(boot.settings.cgroup, boot.worker)
     isolate.ignore_supervisor_signals()
     isolate.forget_environment(boot.settings.without_environment)
     isolate.restore_signals_in_forks()

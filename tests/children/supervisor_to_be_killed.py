@@ -3,7 +3,7 @@
 Prints a line of JSON once all of it stands: every process id there is. Then it
 serves until somebody kills it.
 
-Run: python -m tests.children.supervisor_to_be_killed forkserver|spawn
+Run: python -m tests.children.supervisor_to_be_killed forkserver|spawn [CGROUP]
 """
 
 from __future__ import annotations
@@ -31,11 +31,13 @@ LEFT_BEHIND: list[Callable[[str], object]] = [
 ]
 
 
-async def main(context: str) -> None:
+async def main(context: str, cgroup: str | None = None) -> None:
     directory = Path(tempfile.mkdtemp())
     stubborn = context == "forkserver"
     pool = ProcessPool(
         multiprocessing_context=context,
+        cgroup=cgroup,
+        capture_output=True,  # nobody reads what the children say about the death
         num_idle_processes=8 if stubborn else 2,
         max_jobs=16,
         max_idle_processes=16,
@@ -69,4 +71,4 @@ def is_stopped(pid: int | None) -> bool:
 
 if __name__ == "__main__":
     signal.alarm(60)  # whatever becomes of the test
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(*sys.argv[1:]))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
 import dataclasses
-import io
 import math
 import os
 from collections.abc import Callable
@@ -22,7 +20,6 @@ from supervisor.options import (
     PoolOptions,
     ResourceLimits,
     ServerOptions,
-    cgroup_cpu_quota,
     cpu_count,
     default_idle,
     default_start_method,
@@ -62,6 +59,7 @@ BAD: dict[str, list[object]] = {
     "capture_output": ["yes", 1, None],
     "log_level": ["LOUD", "", 10, b"INFO"],
     "http_proxy": [b"http://proxy", 8080],
+    "cgroup": [b"/sys/fs/cgroup/a", True],
     # of a server only
     "load_fnc": ["load", 0.5],
     "load_threshold": [*NOT_A_TIME, None],
@@ -420,42 +418,6 @@ def test_what_may_change_while_running_is_an_option() -> None:
 def test_the_cpus_are_at_least_one_and_the_idle_default_at_most_four() -> None:
     assert cpu_count() >= 1
     assert default_idle() == min(cpu_count(), 4)
-
-
-def pretend(monkeypatch: pytest.MonkeyPatch, files: dict[str, str]) -> None:
-    """Let the kernel's files hold what *files* says, and no others exist."""
-
-    def fake_open(path: str, *_: object, **__: object) -> io.StringIO:
-        if path not in files:
-            raise FileNotFoundError(path)
-        return io.StringIO(files[path])
-
-    monkeypatch.setattr(builtins, "open", fake_open)
-
-
-V2 = "/sys/fs/cgroup/cpu.max"
-V1_QUOTA = "/sys/fs/cgroup/cpu/cpu.cfs_quota_us"
-V1_PERIOD = "/sys/fs/cgroup/cpu/cpu.cfs_period_us"
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        pytest.param({V2: "150000 100000\n"}, 1.5, id="a CPU and a half"),
-        pytest.param({V2: "max 100000\n"}, None, id="no quota"),
-        pytest.param({V2: "nonsense"}, None, id="a file without sense"),
-        pytest.param({V1_QUOTA: "50000", V1_PERIOD: "100000"}, 0.5, id="half a CPU in version 1"),
-        pytest.param({V1_QUOTA: "-1", V1_PERIOD: "100000"}, None, id="no quota in version 1"),
-        pytest.param({V1_QUOTA: "50000"}, None, id="half of version 1"),
-        pytest.param({}, None, id="no cgroups"),
-    ],
-)
-def test_the_quota_of_the_cgroup(
-    monkeypatch: pytest.MonkeyPatch, files: dict[str, str], expected: float | None
-) -> None:
-    with monkeypatch.context() as patched:
-        pretend(patched, files)
-        assert cgroup_cpu_quota() == expected
 
 
 @pytest.mark.parametrize(

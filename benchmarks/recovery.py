@@ -1,0 +1,96 @@
+"""How long until all is well again, after the worst that can happen to the children at once?
+
+Two clocks. From SIGKILL of every idle worker to the full number of idle ones; and
+from SIGKILL of the fork server, with no worker left, to the first line of the job
+that is submitted next: a new fork server has to start, preload and fork for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+
+import psutil
+
+from benchmarks.figures import Summary
+from benchmarks.results import machine_line
+from supervisor import ProcessPool
+
+IDLE = 4
+ROUNDS = 30
+
+
+def now() -> float:
+    """The job: tell the moment in which it began."""
+    return time.monotonic()
+
+
+class Recovery:
+    """Breaks a pool and waits until it is well again."""
+
+    def __init__(self, pool: ProcessPool) -> None:
+        self._pool = pool
+        self._changed = asyncio.Event()
+        for event in ("worker_warm", "worker_exited"):
+            pool.on(event, lambda _: self._changed.set())
+
+    def _children(self, title: str) -> list[int]:
+        children = psutil.Process().children(recursive=True)
+        return [child.pid for child in children if title in " ".join(child.cmdline())]
+
+    async def _until_idle(self) -> None:
+        while (stats := self._pool.stats()).idle != IDLE or stats.alive != IDLE:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def idle_workers(self) -> float:
+        """Kill all idle workers; return seconds until as many are idle again."""
+        await self._until_idle()
+        pids = self._children("greenroom: idle")
+        assert len(pids) == IDLE, pids
+        exited = self._pool.stats().total_reaped + IDLE
+        began = time.monotonic()
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        while self._pool.stats().total_reaped < exited:
+            self._changed.clear()
+            await self._changed.wait()
+        await self._until_idle()
+        return time.monotonic() - began
+
+    async def fork_server(self) -> float:
+        """Kill the fork server and all workers; return seconds until the next job has begun."""
+        await self._until_idle()
+        pids = self._children("greenroom: fork server") + self._children("greenroom: idle")
+        assert len(pids) == IDLE + 1, pids
+        began = time.monotonic()
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        return await self._pool.submit(now) - began
+
+
+async def measure() -> None:
+    """Measure and print."""
+    async with ProcessPool(num_idle_processes=IDLE, preload_modules=[__name__]) as pool:
+        recovery = Recovery(pool)
+        for what, act in (
+            (f"{IDLE} idle workers killed, until {IDLE} are idle", recovery.idle_workers),
+            ("fork server and workers killed, until a job begins", recovery.fork_server),
+        ):
+            taken = Summary.of([await act() for _ in range(ROUNDS)])
+            print(
+                f"{what}: median {taken.p50 * 1e3:.0f} ms, p90 {taken.p90 * 1e3:.0f} ms, "
+                f"worst {taken.worst * 1e3:.0f} ms, n {taken.n}"
+            )
+
+
+def main() -> None:
+    """Measure and print."""
+    print(f"recovery, {machine_line()}")
+    asyncio.run(measure())
+
+
+if __name__ == "__main__":
+    main()
