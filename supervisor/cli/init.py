@@ -45,7 +45,7 @@ def stay_behind_as_init(command: Sequence[str]) -> None:
         command: runs this program again, where it cannot be forked.
     """
     if os.getpid() == 1:
-        # Blocked until they are waited for, so that none is lost in between.
+        # Blocked until they are listened to, so that none is lost in between.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (*PASSED_ON, signal.SIGCHLD))
         server = _fork() if _is_single_threaded() else _run_again(command, before)
         if server == 0:
@@ -53,7 +53,9 @@ def stay_behind_as_init(command: Sequence[str]) -> None:
             return
         _own_group(server)
         isolate.set_title("init")
-        _be_init(server)
+        reader = _listen()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _be_init(server, reader)
 
 
 def _fork() -> int:
@@ -82,18 +84,36 @@ def _own_group(server: int) -> None:
             os.tcsetpgrp(sys.stdin.fileno(), server)
 
 
-def _be_init(server: int) -> NoReturn:
+def _listen() -> int:
+    """Return a descriptor from which the numbers of signals can be read.
+
+    Not sigwait: a thread that somebody's import has started could be the one that
+    gets the signal, and process 1 forgets what it has no handler for.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in (*PASSED_ON, signal.SIGCHLD):
+        signal.signal(number, _do_nothing)
+    return reader
+
+
+def _do_nothing(signum: int, frame: object) -> None:
+    """The number in the wake-up pipe does it."""
+
+
+def _be_init(server: int, reader: int) -> NoReturn:
     """Reap whatever dies, pass signals on, and end when the server has."""
     while True:
-        number = signal.sigwait((*PASSED_ON, signal.SIGCHLD))
-        if number != signal.SIGCHLD:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(server, number)
-            continue
+        # Whatever came: the wake-up for a death may have been merged with another.
         status = _reap(server)
         if status is not None:
             code = os.waitstatus_to_exitcode(status)
             os._exit(code if code >= 0 else 128 - code)
+        for number in os.read(reader, 512):
+            if number != signal.SIGCHLD:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(server, number)
 
 
 def _reap(server: int) -> int | None:

@@ -150,11 +150,8 @@ class Reloader:
     ) -> Generation:
         successor, saved, warm = made
         server.step_down()
-        await asyncio.wait(
-            [server.left, server.ended],
-            timeout=self._patience,
-            return_when=asyncio.FIRST_COMPLETED,
-        )
+        news: set[asyncio.Future[Any]] = {server.left, server.ended}
+        await asyncio.wait(news, timeout=self._patience, return_when=asyncio.FIRST_COMPLETED)
         if not (server.left.done() or server.ended.done()):
             logger.error("the old server did not step down and is killed")
             server.kill()

@@ -88,7 +88,7 @@ def _picture(client: ControlClient) -> Group:
 
 
 def _head(now: dict[str, Any]) -> Text:
-    text = Text(f"{now.get('agent_name') or 'server'} {now.get('id', '')}: ", style="bold")
+    text = Text(f"{now.get('agent_name', '')} {now.get('id', '')}: ".lstrip(), style="bold")
     if now.get("ready"):
         text.append("ready", style="bold green")
     else:

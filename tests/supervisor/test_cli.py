@@ -251,7 +251,9 @@ def test_submit_and_wait(shell: Shell) -> None:
     assert (run.returncode, run.stdout.splitlines()[-1]) == (1, "J-2 failed: ValueError: no")
     run = shell.run("submit", "long", "--count", "3", "--wait", "--timeout", "0.05")
     assert run.returncode == 124
-    assert [line.split()[1] for line in run.stdout.splitlines()] == ["running"] * 3
+    *jobs, summary = run.stdout.splitlines()
+    assert [line.split()[1] for line in jobs] == ["running"] * 3
+    assert summary.endswith(": 3 not ended")
     assert "has not ended; it goes on" in run.stderr
 
 
@@ -289,8 +291,9 @@ def test_status(shell: Shell) -> None:
     assert run.returncode == 0
     lines = run.stdout.splitlines()
     assert lines[0] == "AW-fake: ready"
-    assert "workers.idle             2" in run.stdout
-    assert lines[-1] == "  job J-1 running  room r  pid 4711"
+    assert "2 idle, 1 running" in run.stdout
+    assert lines[-2].split() == ["JOB", "STATUS", "ROOM", "PID", "AGE"]
+    assert lines[-1].split() == ["J-1", "running", "r", "4711", "-"]
     run = shell.run("status", "--json")
     assert json.loads(run.stdout)["workers"] == {"idle": 2, "running": 1}
 
@@ -329,10 +332,10 @@ def test_of_several_servers_one_is_chosen(shell: Shell) -> None:
         shell.begin("start")
     run = shell.run("status")
     assert run.returncode == 1
-    assert "several servers are running; choose one with --socket: " in run.stderr
+    assert "several servers are running; choose one with --socket:\n" in run.stderr
     for server in shell.servers:
         path = shell.directory / "greenroom" / f"{server.pid}.sock"
-        assert f" {path}" in run.stderr
+        assert f"  --socket {path}  pid {server.pid}, agent (any), ready\n" in run.stderr
         shown = json.loads(shell.run("status", "--json", "--socket", str(path)).stdout)
         assert shown["pid"] == server.pid
 
