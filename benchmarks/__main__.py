@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("handover", "churn", "sharing")
+NAMES = ("handover", "churn", "sharing", "logs")
 
 
 def main(names: list[str]) -> int:

@@ -43,7 +43,7 @@ class LineWriter:
     takes bytes; nothing is dropped while less than *max_bytes* wait.
 
     Args:
-        fd: where to; stays the caller's.
+        fd: where to; owned from here on.
         notice: makes the line that tells how many lines were dropped.
         max_bytes: what may wait.
 
@@ -62,6 +62,7 @@ class LineWriter:
         self._written = 0  # batches, failed ones included: a sign of progress
         self._writing = False
         self._closed = False
+        self._given_up = False
         self._complained = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="greenroom-log", daemon=True)
@@ -94,17 +95,18 @@ class LineWriter:
             while self._lines or self._writing:
                 before = self._written
                 if not self._changed.wait(FLUSH_PATIENCE) and self._written == before:
-                    break
-        # Not joined if it hangs in a write that nobody takes: it is a daemon.
-        self._thread.join(0 if self._lines or self._writing else None)
+                    self._given_up = True
+                    return  # the thread hangs in a write, and has the descriptor
+        self._thread.join()
+        os.close(self._fd)
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._lines:
-                    if self._closed:
-                        return
+                while not self._lines and not self._closed:
                     self._changed.wait()
+                if self._given_up or not self._lines:
+                    return
                 batch = self._take()
                 self._writing = True
             try:
@@ -127,7 +129,7 @@ class LineWriter:
 
     def _write_all(self, data: bytes) -> None:
         rest = memoryview(data)
-        while rest:
+        while rest and not self._given_up:
             try:
                 rest = rest[os.write(self._fd, rest) :]
             except BlockingIOError:  # somebody shares it with us and made it so
@@ -198,7 +200,6 @@ def log_to_stdout(level: str, *, readable: bool) -> Generator[None, None, None]:
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     with contextlib.ExitStack() as stack:
         fd = _own_stdout()
-        stack.callback(os.close, fd)
         notice = _readable_notice if readable else _json_notice
         writer = LineWriter(fd, notice)
         stack.callback(writer.close)

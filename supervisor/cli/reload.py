@@ -158,7 +158,7 @@ class Reloader:
             await server.ended
         successor.take_over(server)
         await self._first_of({successor.serving, successor.ended}, None)
-        resumed = f", {server.jobs} jobs resumed" if server.jobs else ""
+        resumed = f"; jobs resumed: {server.jobs}" if server.jobs else ""
         if not successor.ended.done():
             logger.info(
                 "reloaded in %.2f s: from save to warm%s; the switch took %.2f s",

@@ -30,7 +30,7 @@ server = AgentServer(num_idle_processes=1, load_threshold=float("inf"), port=Non
 
 @server.rtc_session(agent_name="greeter")
 async def entrypoint(ctx: JobContext) -> None:
-    print(f"VERSION {ctx.room.name} resuming={ctx.job.resuming}")
+    print("VERSION " + f"{ctx.room.name} resuming={ctx.job.resuming}")
     if ctx.room.name.startswith("long"):
         await asyncio.sleep(1000)
 

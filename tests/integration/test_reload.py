@@ -31,6 +31,7 @@ def ready(screen: Terminal) -> None:
 
 
 def test_an_afternoon_at_the_terminal(program: Program) -> None:
+    (program.directory / "client.py").write_text(AGENT_CLIENT)
     with terminal(program, "dev") as screen:
         screen.expect("reloads when a file changes under " + str(program.directory))
         ready(screen)
@@ -48,12 +49,11 @@ def test_an_afternoon_at_the_terminal(program: Program) -> None:
         program.script.write_text(program.script.read_text() + "\nif True\n")
         screen.expect("SyntaxError: expected ':'")
         screen.expect(r"the new code does not start \(exit status 1, reason above\)")
-        other = program.directory / "client.py"
-        other.write_text(AGENT_CLIENT)
         assert run_client(program, "submit", "r", "--wait").returncode == 0
         screen.expect("two r resuming=False")
 
         program.script.write_text("import nothing_of_this_name\n" + program.script.read_text())
+        screen.expect("ModuleNotFoundError: No module named 'nothing_of_this_name'")
         screen.expect("does not start")
         program.write("three")
         screen.expect(RELOADED)
@@ -104,9 +104,11 @@ def test_running_jobs_are_resumed_and_whoever_waits_for_them_goes_on_waiting(
         try:
             screen.expect("one long-1 resuming=False")
             program.script.write_text(
-                program.script.read_text().replace("sleep(1000)", "sleep(0.5)").replace("one", "two")
+                program.script.read_text()
+                .replace("sleep(1000)", "sleep(0.5)")
+                .replace("one", "two")
             )
-            screen.expect(RELOADED + ", 1 jobs resumed")
+            screen.expect(RELOADED + "; jobs resumed: 1;")
             screen.expect("two long-1 resuming=True")
             out, _ = waiting.communicate(timeout=60)
         finally:
@@ -284,7 +286,8 @@ def test_secrets_are_not_to_be_seen(program: Program) -> None:
         ready(screen)
         program.script.write_text(
             program.script.read_text().replace(
-                "    if ctx", "    import os, sys\n    print('argv', sys.argv, dict(os.environ))\n    if ctx"
+                "    if ctx",
+                "    import os, sys\n    print('argv', sys.argv, dict(os.environ))\n    if ctx",
             )
         )
         screen.expect(RELOADED)
