@@ -1,9 +1,10 @@
 """What does a flood of log lines do to the hand-over, and is any line lost?
 
 A real server under ``start``, its stdout read through a pipe. First quietly, then
-while eight jobs log 100,000 lines between them as fast as they can, short jobs are
-submitted over the control socket one after the other. The hand-over is what each
-job's outcome says: from the ``send`` in the supervisor to the first line of the job.
+while eight jobs log 100,000 lines between them as fast as they can (three times, for
+more samples), short jobs are submitted over the control socket one after the other.
+The hand-over is what each job's outcome says: from the ``send`` in the supervisor to
+the first line of the job.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from supervisor.cli.client import ControlClient
 
 LINES = 100_000
 FLOODERS = 8
+FLOODS = 3
 QUIET_JOBS = 200
 # A short pause lets the pool refill, as between the jobs of a server that is not overrun.
 PAUSE = 0.03
@@ -120,10 +122,11 @@ def measure() -> tuple[list[float], list[float], float, Reader]:
             time.sleep(PAUSE)
             quiet.append(hand_over(client))
         began = time.monotonic()
-        jobs = [submit(client, "flood", LINES // FLOODERS) for _ in range(FLOODERS)]
-        while any(client.job(each)["outcome"] is None for each in jobs):
-            time.sleep(PAUSE)
-            flooded.append(hand_over(client))
+        for _ in range(FLOODS):
+            jobs = [submit(client, "flood", LINES // FLOODERS) for _ in range(FLOODERS)]
+            while any(client.job(each)["outcome"] is None for each in jobs):
+                time.sleep(PAUSE)
+                flooded.append(hand_over(client))
         seconds = time.monotonic() - began
     return quiet, flooded, seconds, reader
 
@@ -137,7 +140,9 @@ def main() -> None:
     print(f"flood  {meanwhile.microseconds()}   {meanwhile.p50 / before.p50:5.2f} of quiet")
     arrived = sum(reader.counts.values())
     order = "in order" if reader.in_order else "OUT OF ORDER"
-    print(f"lines  {arrived} of {LINES} arrived, {order}, {arrived / seconds:.0f} a second")
+    print(
+        f"lines  {arrived} of {FLOODS * LINES} arrived, {order}, {arrived / seconds:.0f} a second"
+    )
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ This file is the server's end. The reloader's is ``supervisor/cli/reload.py``.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import Callable
@@ -40,6 +41,8 @@ from ipc.aio import AsyncChannel
 from ipc.errors import IpcError
 from ipc.messages import Decoder, Message
 from supervisor.job import Session
+
+logger = logging.getLogger("greenroom.succession")
 
 # Jobs and history of one development server; the local dispatcher keeps 64 MiB.
 MAX_ESTATE_BYTES: Final = 256 * 1024 * 1024
@@ -196,8 +199,14 @@ class Succession:
         if not descriptors:
             self._turn.set_result(Inheritance())
             return
-        content = fds.read_memory(descriptors[0], max_bytes=MAX_ESTATE_BYTES, what="the estate")
-        self._turn.set_result(msgspec.msgpack.decode(content, type=Inheritance))
+        try:
+            content = fds.read_memory(descriptors[0], max_bytes=MAX_ESTATE_BYTES, what="the estate")
+            inheritance = msgspec.msgpack.decode(content, type=Inheritance)
+        except (IpcError, OSError, msgspec.DecodeError) as exc:
+            # Another version of this library may have written it: it is on disk, too.
+            logger.error("the jobs of the old server are lost: %s", exc)
+            inheritance = Inheritance()
+        self._turn.set_result(inheritance)
 
     def _ended(self, error: IpcError | None) -> None:
         self._on_orphaned()

@@ -37,6 +37,11 @@ class Notifier:
     def __init__(self) -> None:
         self._address = os.environ.pop("NOTIFY_SOCKET", "")
 
+    @property
+    def listening(self) -> bool:
+        """True if there is a systemd that wants to know."""
+        return bool(self._address)
+
     def send(self, **fields: str) -> None:
         """Send *fields*, such as ``READY="1"``."""
         if not self._address:

@@ -102,8 +102,8 @@ class Reloader:
     # ── one server after another ─────────────────────────────────────────────
 
     async def _serve(self) -> int:
-        server = self._start(first=True)
-        if not await self._until(server.warm, server):
+        server = await self._first()
+        if not server.warm.done() or self._over(server):
             return await self._end_of(server)
         server.take_over(None)
         logger.info("reloads when a file changes under %s", self._sources.root)
@@ -118,6 +118,20 @@ class Reloader:
                 continue
             server = await self._replace(server, successor)
 
+    async def _first(self) -> Generation:
+        """Return the first server, which is warm or has ended; or the user wants an end."""
+        while True:
+            server = self._start(first=True)
+            changes = asyncio.ensure_future(self._changed.get())
+            await self._first_of({server.warm, changes}, server)
+            if not changes.done() or self._over(server):
+                changes.cancel()
+                return server
+            files = changes.result()
+            logger.info("%s changed: starting again", self._named(files))
+            forget_bytecode(files)
+            await self._discard(server)
+
     async def _make_successor(
         self, files: set[Path], server: Generation
     ) -> tuple[Generation, float, float] | None:
@@ -130,7 +144,8 @@ class Reloader:
             changes = asyncio.ensure_future(self._changed.get())
             waited: set[asyncio.Future[Any]] = {changes, successor.warm, successor.ended}
             await self._first_of(waited, server)
-            if successor.warm.done() and not successor.ended.done() and not self._over(server):
+            is_good = successor.warm.done() and not successor.ended.done()
+            if is_good and not changes.done() and not self._over(server):
                 changes.cancel()
                 return successor, saved, clock.wall()
             await self._discard(successor)
@@ -224,7 +239,7 @@ class Reloader:
         try:
             async for files in changed_files(self._sources, recursive=recursive):
                 self._changed.put_nowait(files)
-        except OSError as exc:  # too many files to watch, a directory that is gone
+        except (OSError, RuntimeError) as exc:  # too many files, a directory that is gone
             logger.error("cannot watch for changes any more: %s", exc)
 
     # ── ending ───────────────────────────────────────────────────────────────

@@ -62,7 +62,8 @@ def serve(
     if socket is not None:
         os.environ["GREENROOM_SOCKET"] = socket  # where the local dispatcher looks
     notifier = Notifier()
-    StatusLine(server, notifier)
+    if notifier.listening:
+        StatusLine(server, notifier)
     more: dict[str, Any] = {} if succession is None else {"succession": succession}
     with log_to_stdout(level_of(server, devmode=devmode), readable=devmode):
         for sentence in unknown_variables(os.environ):

@@ -105,13 +105,13 @@ class Program:
 class Terminal:
     """A program on a pseudo-terminal, and the person in front of it."""
 
-    def __init__(self, program: Program, *words: str) -> None:
+    def __init__(self, program: Program, command: list[str]) -> None:
         self._screen = b""
         self._seen = 0
         pid, self._fd = pty.fork()
         if pid == 0:
             os.chdir(program.directory)
-            os.execve(sys.executable, program.command(*words), program.environment)
+            os.execve(command[0], command, program.environment)
         self.pid = pid
         self._status: int | None = None
 
@@ -173,9 +173,9 @@ class Terminal:
 
 
 @contextlib.contextmanager
-def terminal(program: Program, *words: str) -> Iterator[Terminal]:
-    """A terminal for the block."""
-    made = Terminal(program, *words)
+def terminal(program: Program, *words: str, command: list[str] | None = None) -> Iterator[Terminal]:
+    """A terminal for the block, in which the program's *words* are run, or *command*."""
+    made = Terminal(program, command or program.command(*words))
     try:
         yield made
     finally:

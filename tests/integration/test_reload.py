@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,7 @@ def test_an_afternoon_at_the_terminal(program: Program) -> None:
         assert run_client(program, "submit", "r", "--wait").returncode == 0
         screen.expect("two r resuming=False")
 
+        program.write("two")
         program.script.write_text("import nothing_of_this_name\n" + program.script.read_text())
         screen.expect("ModuleNotFoundError: No module named 'nothing_of_this_name'")
         screen.expect("does not start")
@@ -106,7 +108,7 @@ def test_running_jobs_are_resumed_and_whoever_waits_for_them_goes_on_waiting(
             program.script.write_text(
                 program.script.read_text()
                 .replace("sleep(1000)", "sleep(0.5)")
-                .replace("one", "two")
+                .replace('"one ', '"two ')
             )
             screen.expect(RELOADED + "; jobs resumed: 1;")
             screen.expect("two long-1 resuming=True")
@@ -174,6 +176,48 @@ def test_a_change_while_the_new_code_starts_makes_it_obsolete(program: Program) 
         screen.expect(RELOADED)
         assert program.run("submit", "r", "--wait").returncode == 0
         screen.expect("three r resuming=False")
+        screen.press(b"\x03")
+        assert screen.end() == 0
+
+
+def test_a_change_while_the_first_server_starts_starts_it_again(program: Program) -> None:
+    # The reloader itself imports the program as well, so only the setup may hang.
+    text = program.script.read_text()
+    hangs = text.replace(
+        "\nif __name__",
+        "import time\nserver.setup_fnc = lambda proc: (print('hangs'), time.sleep(9))\n\nif __name__",
+        1,
+    )
+    program.script.write_text(hangs)
+    with terminal(program, "dev") as screen:
+        screen.expect("greenroom.stdout  hangs")
+        program.write("two")
+        screen.expect(r"agent\.py changed: starting again")
+        ready(screen)
+        assert program.run("submit", "r", "--wait").returncode == 0
+        screen.expect("two r resuming=False")
+        screen.press(b"\x03")
+        assert screen.end() == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(["-X", "dev", "-m", "agent", "dev"], id="a module, and options of Python"),
+        pytest.param(["agent.py"], id="a program that makes its own sys.argv"),
+    ],
+)
+def test_however_the_program_was_started_it_is_started_so_again(
+    program: Program, words: list[str]
+) -> None:
+    if words == ["agent.py"]:
+        made_up = "__import__('sys').argv = ['agent.py', 'dev', '--log-level', 'info']"
+        text = program.script.read_text().replace("    cli.run", f"    {made_up}\n    cli.run")
+        program.script.write_text(text)
+    with terminal(program, command=[sys.executable, *words]) as screen:
+        ready(screen)
+        program.script.write_text(program.script.read_text() + "# changed\n")
+        screen.expect(RELOADED)
         screen.press(b"\x03")
         assert screen.end() == 0
 

@@ -244,9 +244,9 @@ def test_the_version_and_the_completion(shell: Shell) -> None:
     run = shell.run("--version")
     assert run.returncode == 0
     assert re.fullmatch(r"greenroom (\S+|\(not installed\)), Python 3\.\d+\.\S+, \w+\n", run.stdout)
-    completed = shell.run(
-        _AGENT_PY_COMPLETE="complete_bash", COMP_WORDS="agent.py start --log-level ", COMP_CWORD="3"
-    )
+    # As the function does that --install-completion puts into the shell.
+    asked = {"COMP_WORDS": "agent.py start --log-level ", "COMP_CWORD": "3"}
+    completed = shell.run(**asked, **{"_AGENT.PY_COMPLETE": "complete_bash"})
     assert completed.stdout.split() == ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
