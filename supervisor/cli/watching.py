@@ -56,6 +56,17 @@ class Sources(DefaultFilter):
 
     def __call__(self, change: Change, path: str) -> bool:
         """Return whether *path* counts."""
+        if change is Change.added and os.path.isdir(path):
+            # What was written into a new directory before the kernel could be asked
+            # to watch it is told by nobody.
+            return any(
+                self._counts(os.path.join(directory, name))
+                for directory, _, names in os.walk(path)
+                for name in names
+            )
+        return self._counts(path)
+
+    def _counts(self, path: str) -> bool:
         inside = _relative(path, self.root)
         if self._is_included(path, inside):
             return True
@@ -64,7 +75,7 @@ class Sources(DefaultFilter):
         if any(Path(path).is_relative_to(each) for each in self._environments):
             return False
         # The part below the root only: the root itself may lie in a `.venv`.
-        return super().__call__(change, inside)
+        return super().__call__(Change.modified, inside)
 
     def _is_included(self, path: str, inside: str | None) -> bool:
         if inside is None:

@@ -115,17 +115,23 @@ class Terminal:
         self.pid = pid
         self._status: int | None = None
 
-    def expect(self, pattern: str) -> re.Match[str]:
-        """Return the next match of *pattern* on the screen, colours removed; wait for it."""
+    def expect(self, *patterns: str) -> re.Match[str]:
+        """Return the next match of the first pattern on the screen; wait for all of them.
+
+        Several stand in any order: two processes write on one screen. What comes
+        next is looked for behind all of them.
+        """
         deadline = time.monotonic() + PATIENCE
         while True:
             text = self.text()
-            found = re.compile(pattern).search(text, self._seen)
-            if found:
-                self._seen = found.end()
-                return found
-            assert time.monotonic() < deadline, f"no {pattern!r} in:\n{text}"
-            assert self._read(deadline - time.monotonic()), f"it ended; no {pattern!r} in:\n{text}"
+            found = [re.compile(each).search(text, self._seen) for each in patterns]
+            if all(found):
+                matches = [match for match in found if match is not None]
+                self._seen = max(match.end() for match in matches)
+                return matches[0]
+            assert time.monotonic() < deadline, f"not all of {patterns} in:\n{text}"
+            left = deadline - time.monotonic()
+            assert self._read(left), f"it ended; not all of {patterns} in:\n{text}"
 
     def text(self) -> str:
         """Return all that was shown so far."""

@@ -18,6 +18,7 @@ from tests.integration.program import Program, Terminal, a_program, terminal
 
 pytestmark = pytest.mark.slow
 
+SERVING = "serving as S-"
 RELOADED = r"reloaded in (\d+\.\d\d) s: from save to warm"
 
 
@@ -28,14 +29,14 @@ def program() -> Iterator[Program]:
 
 
 def ready(screen: Terminal) -> None:
-    screen.expect("serving as S-")
+    screen.expect(SERVING)
 
 
 def test_an_afternoon_at_the_terminal(program: Program) -> None:
     (program.directory / "client.py").write_text(AGENT_CLIENT)
     with terminal(program, "dev") as screen:
-        screen.expect("reloads when a file changes under " + str(program.directory))
-        ready(screen)
+        watching = "reloads when a file changes under " + str(program.directory)
+        screen.expect(watching, SERVING)
         assert screen.coloured
         assert program.run("submit", "r", "--wait").returncode == 0
         screen.expect("one r resuming=False")
@@ -110,8 +111,7 @@ def test_running_jobs_are_resumed_and_whoever_waits_for_them_goes_on_waiting(
                 .replace("sleep(1000)", "sleep(0.5)")
                 .replace('"one ', '"two ')
             )
-            screen.expect(RELOADED + "; jobs resumed: 1;")
-            screen.expect("two long-1 resuming=True")
+            screen.expect(RELOADED + "; jobs resumed: 1;", "two long-1 resuming=True")
             out, _ = waiting.communicate(timeout=60)
         finally:
             waiting.kill()
@@ -140,8 +140,7 @@ def test_no_submit_is_lost_while_one_server_follows_another(program: Program) ->
         try:
             for version in ("two", "three", "four"):
                 program.write(version)
-                screen.expect(RELOADED)
-                screen.expect(f"{version} r resuming=")
+                screen.expect(RELOADED, f"{version} r resuming=")
         finally:
             stop.set()
             for client in clients:
@@ -158,8 +157,7 @@ def test_a_setup_that_fails_is_code_that_does_not_start(program: Program) -> Non
         ready(screen)
         broken = "server.setup_fnc = lambda proc: 1 / 0\n\nif __name__"
         program.script.write_text(program.script.read_text().replace("\nif __name__", broken, 1))
-        screen.expect("ZeroDivisionError")
-        screen.expect("does not start")
+        screen.expect("ZeroDivisionError", "does not start")
         assert program.run("submit", "r", "--wait").returncode == 0
         screen.expect("one r resuming=False")
         screen.press(b"\x03")
@@ -223,13 +221,13 @@ def test_however_the_program_was_started_it_is_started_so_again(
 
 
 def test_other_files_count_only_when_they_are_named(program: Program) -> None:
+    (program.directory / "prompts").mkdir()
     with terminal(program, "dev", "--reload-include", "*.yaml") as screen:
         ready(screen)
         for name in (".venv/lib/x.py", ".git/x.py", "notes.txt", "__pycache__/x.py"):
             path = program.directory / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("x")
-        (program.directory / "prompts").mkdir()
         (program.directory / "prompts" / "greeting.yaml").write_text("x")
         changed = screen.expect(r"(\S+)( and \d+ more)? changed: starting the new code")
         assert changed[1] == "prompts/greeting.yaml"

@@ -44,6 +44,19 @@ def test_which_files_count(tmp_path: Path, path: str, counts: bool) -> None:
     assert sources.elsewhere == {tmp_path / ".venv"}
 
 
+def test_a_new_directory_counts_for_what_is_in_it(tmp_path: Path) -> None:
+    sources = Sources(tmp_path)
+    package, cache = tmp_path / "package", tmp_path / "__pycache__"
+    for directory in (package / "deep", cache):
+        directory.mkdir(parents=True)
+        (directory / "x.py").touch()
+    assert sources(Change.added, str(package))
+    assert not sources(Change.modified, str(package))
+    assert not sources(Change.added, str(cache))
+    (package / "deep" / "x.py").unlink()
+    assert not sources(Change.added, str(package))
+
+
 def test_a_path_that_is_included_may_be_a_link(tmp_path: Path) -> None:
     real, root = tmp_path / "real", tmp_path / "root"
     real.mkdir()
