@@ -21,6 +21,7 @@ from supervisor import clock
 from supervisor.cli.client import LONG_POLL, ControlClient, ControlError, Refused, find_socket
 from supervisor.cli.serve import FAILED, fail
 from supervisor.cli.settings import patience
+from supervisor.cli.text import harmless
 
 USAGE: Final = 2
 TIMED_OUT: Final = 124  # as timeout(1)
@@ -166,7 +167,8 @@ def line_of(job: dict[str, Any]) -> str:
     """Return a job in one line: id, status, and why if it failed."""
     outcome = job["outcome"] or {}
     why = outcome.get("error") or outcome.get("reason")
-    return f"{job['id']} {job['status']}" + (f": {why.splitlines()[0]}" if why else "")
+    text = f"{job['id']} {job['status']}" + (f": {why.splitlines()[0]}" if why else "")
+    return harmless(text)
 
 
 def drain(

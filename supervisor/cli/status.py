@@ -17,6 +17,7 @@ from rich.text import Text
 from supervisor.cli.client import ControlClient, ControlError, Refused, find_socket
 from supervisor.cli.commands import Socket
 from supervisor.cli.serve import fail
+from supervisor.cli.text import harmless
 
 # What is piped is read by programs: nothing of it may be cut off.
 PIPED_COLUMNS: Final = 1000
@@ -92,7 +93,7 @@ def _head(now: dict[str, Any]) -> Text:
     if now.get("ready"):
         text.append("ready", style="bold green")
     else:
-        text.append(f"not ready: {now.get('reason')}", style="bold yellow")
+        text.append(harmless(f"not ready: {now.get('reason')}"), style="bold yellow")
     return text
 
 
@@ -123,7 +124,7 @@ def _jobs(jobs: list[dict[str, Any]]) -> Table:
         pid = job["pid"] or "-"
         # Text, not markup: a room may be called [red].
         cells = (job["id"], job["status"], job["room"], str(pid), _span(job.get("age_seconds")))
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(*(Text(harmless(cell)) for cell in cells))
     return table
 
 

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import psutil
 import pytest
@@ -263,17 +264,27 @@ def test_a_signal_to_the_reloader_stops_the_job_within_the_grace(
 
 
 def test_killed_outright_the_reloader_takes_everything_with_it(program: Program) -> None:
-    with terminal(program, "dev") as screen:
-        ready(screen)
+    # Not on a terminal, whose end would be told to all of them.
+    with program.started("dev") as reloader:
+        assert reloader.stdout is not None
+        until(reloader.stdout, b"serving as")
         program.run("submit", "long")
-        screen.expect("one long")
+        until(reloader.stdout, b"one long")
         # One that is still importing must not be left behind either.
         program.script.write_text("import time\ntime.sleep(1000)\n" + program.script.read_text())
-        screen.expect("starting the new code")
-        family = psutil.Process(screen.pid).children(recursive=True)
+        until(reloader.stdout, b"starting the new code")
+        wait_until(lambda: len(psutil.Process(reloader.pid).children()) == 2)
+        family = psutil.Process(reloader.pid).children(recursive=True)
         assert len(family) >= 5, "two servers, a fork server, a job, an idle worker"
-        os.kill(screen.pid, signal.SIGKILL)
+        reloader.kill()
         wait_until(lambda: not [each for each in family if alive(each)])
+
+
+def until(lines: IO[bytes], text: bytes) -> None:
+    for line in lines:
+        if text in line:
+            return
+    raise AssertionError(f"it ended and did not say {text!r}")
 
 
 def alive(process: psutil.Process) -> bool:

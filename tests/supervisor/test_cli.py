@@ -392,6 +392,16 @@ def test_jobs_are_submitted_at_a_rate_and_summed_up(shell: Shell) -> None:
 
 
 @pytest.mark.slow
+def test_a_rooms_name_does_nothing_to_the_terminal(shell: Shell) -> None:
+    shell.begin("start")
+    shell.run("submit", "evil\x1b[2J\nJ-9 succeeded \u202e[red]", "--job-id", "J-\x1b1")
+    run = shell.run("status")
+    assert run.stdout.splitlines()[-1].split() == [
+        "J-\\x1b1", "running", "evil\\x1b[2J\\nJ-9", "succeeded", "\\u202e[red]", "4711", "-",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
 def test_drain_waits_until_the_process_is_gone(shell: Shell) -> None:
     shell.begin("start")
     run = shell.run("drain", "--timeout", "none")
