@@ -105,8 +105,11 @@ def _figures(now: dict[str, Any]) -> list[Text]:
         ("workers", ", ".join(f"{workers.get(name, 0)} {name}" for name in _STATES)),
         (
             "jobs",
-            f"{now.get('active_jobs', 0)} active, {workers.get('waiting', 0)} of them waiting; "
-            + ", ".join(f"{workers.get('total_' + name, 0)} {name}" for name in _ENDINGS),
+            f"{now.get('active_jobs', 0)} active, {workers.get('waiting', 0)} of them waiting",
+        ),
+        (
+            "ended",
+            ", ".join(f"{workers.get('total_' + name, 0)} {_word(name)}" for name in _ENDINGS),
         ),
     ]
     if now.get("http_port"):
@@ -126,6 +129,10 @@ def _jobs(jobs: list[dict[str, Any]]) -> Table:
         cells = (job["id"], job["status"], job["room"], str(pid), _span(job.get("age_seconds")))
         table.add_row(*(Text(harmless(cell)) for cell in cells))
     return table
+
+
+def _word(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _span(seconds: float | None) -> str:

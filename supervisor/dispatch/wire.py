@@ -111,7 +111,8 @@ def failure(kind: type[web.HTTPError], sentence: str) -> web.HTTPError:
 
 def refusal(answer: Answer) -> web.Response:
     if answer.reason == "rejected":
-        body = {"error": f"rejected: {answer.detail or 'on_request said no'}"}
+        detail = answer.detail or "rejected by on_request"
+        body = {"error": detail if detail.startswith("rejected") else f"rejected: {detail}"}
         return respond({**body, "reason": "rejected", "terminate": answer.terminate}, 409)
     error = str(NotAdmitted(answer.reason, answer.detail))
     retry = RETRY_AFTER.get(answer.reason, RETRY_AFTER_OTHERWISE)
