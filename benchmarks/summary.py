@@ -23,6 +23,7 @@ NAMES = (
     "many",
     "supervisor_cost",
     "drain",
+    "logs",
     "import_time",
 )
 

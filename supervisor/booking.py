@@ -100,6 +100,7 @@ class Booking:
         self._start_job = start_job
         self._server_id = server_id
         self._places: dict[str, JobInfo] = {}
+        self._sessions: dict[str, Session] = {}  # of places whose job was handed over
         self._admitted_at: dict[str, float] = {}
         self._one_at_a_time = asyncio.Lock()
         self._promised: set[str] = set()  # places whose job has not been handed over
@@ -112,6 +113,11 @@ class Booking:
     def jobs(self) -> list[JobInfo]:
         """Jobs that have a place: promised, waiting or running."""
         return list(self._places.values())
+
+    @property
+    def sessions(self) -> list[Session]:
+        """What the jobs that wait or run were started with."""
+        return list(self._sessions.values())
 
     async def offer(self, job: JobInfo) -> Answer:
         """Return the answer to an offer of *job*. Never raises, always answers in time."""
@@ -185,6 +191,22 @@ class Booking:
     def start(self, job: JobInfo, url: str, token: str) -> JobHandle[Any]:
         """Hand *job* over; its place is free again when it has its outcome."""
         session = Session(job, worker_id=self._server_id(), url=url, token=token, fake=not url)
+        return self._hand_over(session)
+
+    def resume(self, session: Session) -> JobHandle[Any]:
+        """Start a job of a server that we took over from; it was admitted and accepted there.
+
+        Raises:
+            SupervisorError: the job cannot be taken.
+        """
+        job = msgspec.structs.replace(session.job, resuming=True)
+        self._places[job.id] = job
+        return self._hand_over(
+            msgspec.structs.replace(session, job=job, worker_id=self._server_id())
+        )
+
+    def _hand_over(self, session: Session) -> JobHandle[Any]:
+        job = session.job
         try:
             if self._broken:
                 raise NotAdmitted("draining")
@@ -193,12 +215,14 @@ class Booking:
             self.release(job)
             raise
         self._kept(job)
+        self._sessions[job.id] = session
         handle.add_done_callback(lambda done: self.release(done.info))
         return handle
 
     def release(self, job: JobInfo) -> None:
         """Free the place of *job*."""
         self._places.pop(job.id, None)
+        self._sessions.pop(job.id, None)
         self._admitted_at.pop(job.id, None)
         self._kept(job)
 

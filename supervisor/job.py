@@ -74,7 +74,11 @@ class AcceptArguments(msgspec.Struct, frozen=True):
 
 
 class JobInfo(msgspec.Struct, frozen=True):
-    """One job as the dispatcher described it."""
+    """One job as the dispatcher described it.
+
+    Args:
+        resuming: it ran in an earlier server, which was reloaded, and begins anew.
+    """
 
     id: str
     room: Room = Room("")

@@ -34,8 +34,8 @@ from loguru import logger
 if TYPE_CHECKING:  # these names exist in loguru's stub only
     from loguru import Message, Record
 
-# Talkative at DEBUG and of no use to somebody who debugs an agent.
-QUIET: Final = ("asyncio", "aiohttp.access", "watchfiles", "urllib3", "httpcore", "httpx")
+# Talkative at DEBUG about our own doings, and of no use to somebody who debugs an agent.
+QUIET: Final = ("asyncio", "watchfiles")
 
 # Always there, or with a place of their own; the rest of a record's fields follow.
 FIXED: Final = ("timestamp", "level", "message", "logger", "module", "function", "line")
@@ -162,7 +162,7 @@ def json_sink(stream: TextIO) -> Callable[[Message], None]:
     binary = getattr(stream, "buffer", None)
 
     def write(message: Message) -> None:
-        line = _escape_in_json(_json(fields_of(message.record))) + b"\n"
+        line = json_line(fields_of(message.record))
         if binary is None:  # a stream of text only, such as StringIO
             stream.write(line.decode())
         else:
@@ -172,11 +172,13 @@ def json_sink(stream: TextIO) -> Callable[[Message], None]:
     return write
 
 
-def _json(fields: dict[str, Any]) -> bytes:
+def json_line(fields: dict[str, Any]) -> bytes:
+    """Return *fields* as a line of JSON, whatever they are."""
     try:
-        return msgspec.json.encode(fields, enc_hook=repr)
+        line = msgspec.json.encode(fields, enc_hook=repr)
     except Exception:  # noqa: BLE001 - fields are the caller's: odd keys, cycles, a repr that raises
-        return json.dumps(_plain(fields, depth=4)).encode()
+        line = json.dumps(_plain(fields, depth=4)).encode()
+    return _escape_in_json(line) + b"\n"
 
 
 def _escape_in_json(line: bytes) -> bytes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from supervisor.handle import JobHandle
 from supervisor.job import AcceptArguments, JobInfo, Participant, Room
@@ -133,4 +133,28 @@ class Dispatcher(Protocol):
 
     async def close(self) -> None:
         """Report what is left to report and let go of everything. After the last job."""
+        ...
+
+
+@runtime_checkable
+class Heir(Protocol):
+    """A dispatcher whose requests and jobs go on under the next server (supervisor.succession)."""
+
+    def inherit(self, ended: list[tuple[str, str]]) -> None:
+        """Know the predecessor's ended jobs: ids and JSON. Before ``start``."""
+        ...
+
+    def track(self, handle: JobHandle[Any]) -> None:
+        """Show a job that came another way. Also before ``start``."""
+        ...
+
+    async def pause(self) -> None:
+        """Take no more requests, and return when those that were taken are answered.
+
+        Clients that wait for a job's end are told that it goes on.
+        """
+        ...
+
+    def estate(self) -> list[tuple[str, str]]:
+        """Return the ended jobs for the successor's :meth:`inherit`."""
         ...

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -196,6 +196,7 @@ class FakeServer(FakeHost):
         self._outcome = outcome
         self._options = ServerOptions(**options)
         self._gone = asyncio.Event()
+        self.callbacks: dict[str, list[Callable[[Any], object]]] = {}
 
     @property
     def options(self) -> ServerOptions:
@@ -206,7 +207,11 @@ class FakeServer(FakeHost):
         assert isinstance(replaced, ServerOptions)
         self._options = replaced
 
-    async def run(self, *, devmode: bool = False) -> int:
+    def on(self, event: str, callback: Callable[[Any], object]) -> object:
+        self.callbacks.setdefault(event, []).append(callback)
+        return callback
+
+    async def run(self, *, devmode: bool = False, succession: Any = None) -> int:
         from supervisor.dispatch.local import LocalDispatcher
 
         if isinstance(self._outcome, Exception):
