@@ -116,7 +116,13 @@ class Booking:
     async def offer(self, job: JobInfo) -> Answer:
         """Return the answer to an offer of *job*. Never raises, always answers in time."""
         began = clock.monotonic()
-        refusal = await self._admit(job)
+        try:
+            # The user's load_fnc may be within its time for each offer and still be
+            # too slow for many at once: they are measured one after the other.
+            refusal = await asyncio.wait_for(self._admit(job), ANSWER_WITHIN)
+        except asyncio.TimeoutError:
+            logger.warning("job %s is not admitted: too many are offered at once", job.id)
+            return Answer(reason="load", detail=f"not measured within {ANSWER_WITHIN:g} s")
         if refusal is not None:
             return refusal
         left = max(0.05, ANSWER_WITHIN - (clock.monotonic() - began))

@@ -25,9 +25,12 @@ from supervisor.booking import Booking
 from supervisor.child import isolate
 from supervisor.child.boot import Hooks
 from supervisor.dispatch.base import Answer, Dispatcher, Host
+from supervisor.dispatch.choice import make_dispatchers
 from supervisor.drain import Drain
+from supervisor.errors import SupervisorError
 from supervisor.events import Draining, Emitter
 from supervisor.handle import JobHandle
+from supervisor.intake import Agent
 from supervisor.job import JobInfo, JobOutcome, Session
 from supervisor.launch import Blueprint
 from supervisor.load import LoadMeter
@@ -44,7 +47,7 @@ logger = logging.getLogger("greenroom.server")
 MB: Final = 2**20
 
 # Keys and secrets stay in this process: children get an environment without them.
-SECRETS: Final = ("LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
+SECRETS: Final = ("LIVEKIT_API_KEY", "LIVEKIT_API_SECRET", "LIVEKIT_WORKER_TOKEN")
 
 
 class Served(Host, Protocol):
@@ -65,6 +68,11 @@ class Served(Host, Protocol):
         """The user's function of that name."""
         ...
 
+    @property
+    def agent(self) -> Agent:
+        """What the entrypoint was registered as."""
+        ...
+
 
 class Serving:
     """One run of *server*.
@@ -83,6 +91,7 @@ class Serving:
         self._server = server
         self._gone: asyncio.Future[int] = loop.create_future()
         self._dispatchers: list[Dispatcher] = []
+        self._failure: SupervisorError | None = None
         self.observers = Observers()
         self.started_at = clock.monotonic()
         self._ready = False
@@ -157,23 +166,26 @@ class Serving:
         await self._close_edges()
         status = self.drain.exit_status
         logger.info("gone after %.1f s, exit status %d", self.uptime, status)
+        if self._failure is not None:
+            raise self._failure
         return status
 
     async def _start(self) -> None:
         options = settled(self._server.options)
-        self.meter.start()
         # What can fail at once fails before anything is warmed for nothing.
+        dispatchers = make_dispatchers(options, self._server.agent)
+        self.meter.start()
         await self.observers.start(self._server, options.host, options.port)
         await self.workers.start()
         self._ready = True
-        for dispatcher in _make_dispatchers():
+        for dispatcher in dispatchers:
             self._dispatchers.append(dispatcher)
             await dispatcher.start(self._server)
 
     async def _close_edges(self) -> None:
         self._ready = False
-        for dispatcher in self._dispatchers:
-            await dispatcher.close()
+        # Side by side: each may take what little time there is after the deadline.
+        await asyncio.gather(*(dispatcher.close() for dispatcher in self._dispatchers))
         await self.observers.close()
 
     def _route_signals(self, stack: contextlib.ExitStack) -> None:
@@ -186,6 +198,13 @@ class Serving:
             stack.enter_context(route_signals(self._loop, routes))
         except (RuntimeError, ValueError):
             logger.info("not the main thread: signals are left to the program; call drain()")
+
+    def give_up(self, error: SupervisorError) -> None:
+        """Drain, since no jobs will ever come again; the run ends with *error*."""
+        logger.error("no jobs will come any more: %s", error)
+        self._failure = error
+        if not self.drain.begun:
+            self._server.begin_drain()
 
     # ── going down (Drained) ─────────────────────────────────────────────────
 
@@ -302,14 +321,3 @@ def settled(options: ServerOptions) -> Any:
     """
     assert not isinstance(options.port, PerMode), "resolve() comes first"
     return options
-
-
-def _make_dispatchers() -> list[Dispatcher]:
-    try:
-        from supervisor.dispatch.local import LocalDispatcher
-    except ImportError as exc:
-        logger.warning(
-            "no control socket: %s; install it with: pip install 'greenroom[server]'", exc
-        )
-        return []
-    return [LocalDispatcher()]
