@@ -16,6 +16,7 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 from livekit import api
+from livekit.api.access_token import Claims
 from livekit.protocol import agent, models
 
 from tests.integration.conftest import soon
@@ -50,7 +51,7 @@ class Endpoint:
         self.answers_pings = True
         self.received: list[Received] = []
         self.requests: list[web.BaseRequest] = []
-        self.claims: list[api.Claims] = []
+        self.claims: list[Claims] = []
         self.connections = 0
         self.closed_by_client: list[int] = []
         self._taken: set[int] = set()
