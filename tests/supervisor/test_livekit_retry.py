@@ -25,7 +25,9 @@ def test_each_wait_is_drawn_from_half_to_one_and_a_half_of_its_middle() -> None:
     low, high = waits(16, 0.0), waits(16, 1.0)
     assert low[0] == 0.0
     assert high[0] == FIRST_WAIT
-    assert all(above == pytest.approx(3 * below) for below, above in zip(low[1:], high[1:], strict=True))
+    assert all(
+        above == pytest.approx(3 * below) for below, above in zip(low[1:], high[1:], strict=True)
+    )
     assert max(high) == 1.5 * LONGEST_WAIT
 
 
