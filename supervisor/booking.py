@@ -24,6 +24,7 @@ from supervisor.job import AcceptArguments, JobInfo, Session
 from supervisor.load import LoadMeter
 from supervisor.options import Hook
 from supervisor.request import Rejected, ask
+from supervisor.within import within
 
 logger = logging.getLogger("greenroom.admission")
 
@@ -119,10 +120,14 @@ class Booking:
         try:
             # The user's load_fnc may be within its time for each offer and still be
             # too slow for many at once: they are measured one after the other.
-            refusal = await asyncio.wait_for(self._admit(job), ANSWER_WITHIN)
+            refusal = await within(ANSWER_WITHIN, self._admit(job))
         except asyncio.TimeoutError:
             logger.warning("job %s is not admitted: too many are offered at once", job.id)
             return Answer(reason="load", detail=f"not measured within {ANSWER_WITHIN:g} s")
+        except asyncio.CancelledError:
+            if self._places.get(job.id) is job:
+                self.release(job)
+            raise
         if refusal is not None:
             return refusal
         left = max(0.05, ANSWER_WITHIN - (clock.monotonic() - began))

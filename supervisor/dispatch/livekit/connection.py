@@ -18,6 +18,7 @@ from typing import Any, Final, Union
 import aiohttp
 
 from supervisor.dispatch.livekit.access import Access
+from supervisor.within import within
 
 logger = logging.getLogger("greenroom.dispatch.livekit")
 
@@ -128,8 +129,6 @@ async def connect(
     session: aiohttp.ClientSession,
     access: Access,
     tls: ssl.SSLContext | None,
-    *,
-    heartbeat: float = HEARTBEAT,
 ) -> Connection:
     """Open a connection.
 
@@ -137,18 +136,18 @@ async def connect(
         CannotConnect: there is none.
     """
     try:
-        socket = await asyncio.wait_for(
+        socket = await within(
+            CONNECT_TIMEOUT,
             session.ws_connect(
                 access.agent_url,
                 headers={"Authorization": f"Bearer {access.token()}"},
                 ssl=True if tls is None else tls,
                 proxy=access.proxy,
                 autoping=False,
-                heartbeat=heartbeat,
+                heartbeat=HEARTBEAT,
                 max_msg_size=MAX_MESSAGE_BYTES,
                 timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT),
             ),
-            CONNECT_TIMEOUT,
         )
     except (OSError, aiohttp.ClientError, asyncio.TimeoutError) as exc:
         # Not "from": aiohttp's exceptions hold the request with its headers.

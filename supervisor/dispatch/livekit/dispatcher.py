@@ -19,7 +19,6 @@ from ipc.errors import IpcError
 from supervisor.dispatch.base import Host
 from supervisor.dispatch.livekit.access import Access
 from supervisor.dispatch.livekit.connection import (
-    HEARTBEAT,
     CannotConnect,
     Connection,
     Pong,
@@ -44,6 +43,7 @@ from supervisor.dispatch.livekit.retry import Retries
 from supervisor.dispatch.livekit.words import TERMINATED, Registration
 from supervisor.errors import SupervisorError
 from supervisor.handle import JobHandle
+from supervisor.within import within
 
 logger = logging.getLogger("greenroom.dispatch.livekit")
 
@@ -69,9 +69,6 @@ class LiveKitDispatcher:
         registration: what we register as.
         max_retry: attempts in a row that may fail before it gives up.
         on_job: called with the handle of each job that was started.
-        assignment_timeout: seconds from our acceptance to LiveKit's assignment.
-        register_timeout: seconds from our name to LiveKit's answer.
-        heartbeat: seconds of silence after which LiveKit is asked for a sign.
     """
 
     def __init__(
@@ -81,16 +78,10 @@ class LiveKitDispatcher:
         *,
         max_retry: int = 16,
         on_job: Callable[[JobHandle[Any]], object],
-        assignment_timeout: float = ASSIGNMENT_TIMEOUT,
-        register_timeout: float = REGISTER_TIMEOUT,
-        heartbeat: float = HEARTBEAT,
     ) -> None:
         self._access = access
         self._retries = Retries(max_retry)
         self._on_job = on_job
-        self._assignment_timeout = assignment_timeout
-        self._register_timeout = register_timeout
-        self._heartbeat = heartbeat
         self._dialogue = Dialogue(registration)
         self._reports = Reports()
         self._handles: dict[str, JobHandle[Any]] = {}
@@ -151,7 +142,7 @@ class LiveKitDispatcher:
         if not self._life.done():
             self._hurry.set()
             try:
-                await asyncio.wait_for(self._all_told.wait(), FLUSH_TIMEOUT)
+                await within(FLUSH_TIMEOUT, self._all_told.wait())
             except asyncio.TimeoutError:
                 logger.warning("LiveKit did not hear how the last jobs ended: no connection")
         tasks = [self._life, *self._asking]
@@ -189,7 +180,7 @@ class LiveKitDispatcher:
                     raise SupervisorError(f"{exc}{tries}") from None
                 logger.warning("%s (attempt %d)", exc, self._retries.failures)
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), self._retries.wait)
+                await within(self._retries.wait, self._hurry.wait())
                 self._hurry.clear()
 
     async def _one_connection(self, session: aiohttp.ClientSession) -> None:
@@ -198,7 +189,7 @@ class LiveKitDispatcher:
         Raises:
             CannotConnect: it ended before LiveKit knew us.
         """
-        connection = await connect(session, self._access, self._tls, heartbeat=self._heartbeat)
+        connection = await connect(session, self._access, self._tls)
         self._connection = connection
         try:
             self._carry_out(self._dialogue.connected())
@@ -220,9 +211,9 @@ class LiveKitDispatcher:
 
     async def _register(self, incoming: Incoming, connection: Connection) -> None:
         try:
-            await asyncio.wait_for(self._until_registered(incoming), self._register_timeout)
+            await within(REGISTER_TIMEOUT, self._until_registered(incoming))
         except asyncio.TimeoutError:
-            what = f"did not answer the registration within {self._register_timeout:g} s"
+            what = f"did not answer the registration within {REGISTER_TIMEOUT:g} s"
             raise CannotConnect(f"LiveKit at {self._access.place} {what}") from None
         if not self._dialogue.is_registered:
             what = f"hung up instead of registering us: {connection.ended}"
@@ -266,9 +257,7 @@ class LiveKitDispatcher:
                 task.add_done_callback(self._asking.discard)
             case Await():
                 loop = asyncio.get_running_loop()
-                self._clocks[act.offer] = loop.call_later(
-                    self._assignment_timeout, self._overdue, act
-                )
+                self._clocks[act.offer] = loop.call_later(ASSIGNMENT_TIMEOUT, self._overdue, act)
             case Start():
                 self._start_job(act)
             case GiveBack(place):

@@ -13,6 +13,7 @@ from typing import Final
 
 from supervisor.clock import monotonic
 from supervisor.dispatch.base import Host
+from supervisor.within import within
 
 # As LiveKit's own SDK has it: its servers expect to hear from us that often.
 INTERVAL: Final = 2.5
@@ -77,6 +78,6 @@ class Reports:
             if is_due(report, self.last, monotonic() - self._sent_at):
                 tell(report)
             try:
-                await asyncio.wait_for(self._changed.wait(), LOOK_INTERVAL)
+                await within(LOOK_INTERVAL, self._changed.wait())
             except asyncio.TimeoutError:
                 continue
