@@ -97,6 +97,10 @@ class Session(msgspec.Struct, frozen=True):
     token: str = ""
     fake: bool = False
 
+    def __repr__(self) -> str:
+        # Without the token: a repr may end in a log.
+        return f"Session({self.job!r}, worker_id={self.worker_id!r}, url={self.url!r})"
+
 
 @dataclass(frozen=True)
 class Exit:
