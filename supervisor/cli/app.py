@@ -89,6 +89,29 @@ Address = Annotated[
         "--host", envvar="GREENROOM_HOST", help="Address on which health and metrics are served."
     ),
 ]
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        metavar="URL",
+        envvar="LIVEKIT_URL",
+        help="The LiveKit server that jobs come from, such as wss://example.livekit.cloud.",
+    ),
+]
+# Their values stay out of --help, which would show what the environment holds.
+Key = Annotated[
+    str | None,
+    typer.Option("--api-key", metavar="KEY", envvar="LIVEKIT_API_KEY", help="LiveKit's API key."),
+]
+Secret = Annotated[
+    str | None,
+    typer.Option(
+        "--api-secret",
+        metavar="SECRET",
+        envvar="LIVEKIT_API_SECRET",
+        help="Its secret. Better in the environment: ps shows command lines to everybody.",
+    ),
+]
 
 
 # ── running the server ───────────────────────────────────────────────────────
@@ -115,6 +138,9 @@ def build_app(server: Server) -> typer.Typer:
         load_threshold: LoadThreshold = None,
         port: Port = None,
         address: Address = None,
+        url: Url = None,
+        api_key: Key = None,
+        api_secret: Secret = None,
         socket: Socket = None,
     ) -> None:
         """Run the server for production: logs are one JSON object a line."""
@@ -126,6 +152,9 @@ def build_app(server: Server) -> typer.Typer:
             load_threshold=load_threshold,
             port=port,
             host=address,
+            ws_url=url,
+            api_key=api_key,
+            api_secret=api_secret,
         )
         raise typer.Exit(serve(server, devmode=False, socket=socket))
 
@@ -137,6 +166,9 @@ def build_app(server: Server) -> typer.Typer:
         load_threshold: LoadThreshold = None,
         port: Port = None,
         address: Address = None,
+        url: Url = None,
+        api_key: Key = None,
+        api_secret: Secret = None,
         socket: Socket = None,
     ) -> None:
         """Run the server for development: readable logs, no load limit, ends at once."""
@@ -148,6 +180,9 @@ def build_app(server: Server) -> typer.Typer:
             load_threshold=load_threshold,
             port=port,
             host=address,
+            ws_url=url,
+            api_key=api_key,
+            api_secret=api_secret,
         )
         raise typer.Exit(serve(server, devmode=True, socket=socket))
 

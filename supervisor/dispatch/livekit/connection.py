@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import ssl
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -172,7 +173,8 @@ def explained(error: BaseException, access: Access) -> CannotConnect:
         hint = "SSL_CERT_FILE may name the authorities to trust"
         return CannotConnect(f"{where} has a certificate that is not trusted: {reason}; {hint}")
     if isinstance(error, aiohttp.ClientConnectorError):
-        reason = error.os_error.strerror or type(error.os_error).__name__
+        number = error.os_error.errno
+        reason = os.strerror(number) if number else type(error.os_error).__name__
         return CannotConnect(f"{where} is out of reach: {reason}")
     if isinstance(error, asyncio.TimeoutError):
         return CannotConnect(f"{where} did not answer within {CONNECT_TIMEOUT:g} s")
