@@ -222,12 +222,16 @@ async def signals() -> AsyncIterator[Signals]:
     await runner.cleanup()
 
 
+@pytest.mark.parametrize("preloaded", [(), ("livekit.rtc",)], ids=["imported", "preloaded"])
 async def test_the_real_sdk_asks_to_join_with_the_jobs_own_token(
-    endpoint: Endpoint, signals: Signals, capfd: pytest.CaptureFixture[str]
+    endpoint: Endpoint,
+    signals: Signals,
+    preloaded: tuple[str, ...],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("livekit.rtc")
     endpoint.assigns = False
-    async with serving(joins, **endpoint.options):
+    async with serving(joins, preload_modules=preloaded, log_level="DEBUG", **endpoint.options):
         job = await endpoint.offer("AJ_1")
         await endpoint.take("availability")
         token = endpoint.job_token(job)
