@@ -173,6 +173,19 @@ class Endpoint:
         self._taken.add(number)
         return message
 
+    @property
+    def registrations(self) -> int:
+        """How often somebody has registered."""
+        return len(self.heard("register"))
+
+    async def until_registered(self, before: int) -> None:
+        """Return once somebody has registered since there were *before* registrations."""
+        await self.until(lambda: self.registrations > before)
+
+    async def until_told_or_lost(self, job_id: str, before: int) -> None:
+        """Return once the job has begun and ended, or somebody has registered since."""
+        await self.until(lambda: len(self.statuses(job_id)) == 2 or self.registrations > before)
+
     async def until_status(self, job_id: str, status: str) -> None:
         """Return once that status of a job was reported."""
         await self.until(lambda: status in self.statuses(job_id))

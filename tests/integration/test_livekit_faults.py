@@ -191,12 +191,12 @@ async def test_a_hundred_lost_connections_change_no_job_and_lose_no_status(
             await endpoint.until_status(f"AJ_{number}", "JS_RUNNING")
         ends = iter(range(8))
         for drop in range(100):
-            registered = len(endpoint.heard("register"))
+            registered = endpoint.registrations
             endpoint.drop()
             if drop % 12 == 6:  # a job ends while there is no connection
                 flags[next(ends)].touch()
-            await endpoint.until(lambda seen=registered: len(endpoint.heard("register")) > seen)
-        assert len(endpoint.heard("register")) == 101
+            await endpoint.until_registered(registered)
+        assert endpoint.registrations == 101
         for number, kind in enumerate(kinds):
             final = "JS_SUCCESS" if kind == "waits" else "JS_FAILED"
             await endpoint.until_status(f"AJ_{number}", final)
@@ -350,17 +350,13 @@ async def test_drops_at_random_moments_of_many_jobs_lose_no_final_status(
     endpoint.drops_at = lambda kind: kind != "register" and chance.random() < 0.05
     async with serving(entrypoint, num_idle_processes=2, **endpoint.options) as server:
         for number in range(60):
-            registered = len(endpoint.heard("register"))
+            registered = endpoint.registrations
             try:
                 await endpoint.offer(f"AJ_{number}")
             except (AssertionError, ConnectionError):  # the connection was just cut
-                await endpoint.until(lambda seen=registered: len(endpoint.heard("register")) > seen)
+                await endpoint.until_registered(registered)
                 continue
-            await endpoint.until(
-                lambda job=f"AJ_{number}", seen=registered: (
-                    len(endpoint.statuses(job)) == 2 or len(endpoint.heard("register")) > seen
-                )
-            )
+            await endpoint.until_told_or_lost(f"AJ_{number}", registered)
         endpoint.drops_at = lambda kind: False
         await until(lambda: not server.active_jobs)
         begun = {each.job_id for each in endpoint.heard("update_job")}
