@@ -166,40 +166,47 @@ class Agent:
 
 @contextlib.asynccontextmanager
 async def agent_of(example: str, tmp_path: Path) -> AsyncIterator[Agent]:
-    """Run *example* as the page says: ``agent.py start --log-level=DEBUG``."""
-    (tmp_path / "agent.py").write_text(IMPORT + example + RUN, encoding="utf-8")
+    """Run *example* against an endpoint of its own."""
     (tmp_path / "silero.py").write_text(SILERO, encoding="utf-8")
-    async with listening() as endpoint:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "agent.py",
-            "start",
-            "--log-level=DEBUG",
-            cwd=tmp_path,
-            env={
-                **os.environ,
-                "PYTHONPATH": str(ROOT),
-                "GREENROOM_SOCKET": str(tmp_path / "s"),
-                "GREENROOM_PORT": "0",
-                "LIVEKIT_URL": endpoint.url,
-                "LIVEKIT_API_KEY": KEY,
-                "LIVEKIT_API_SECRET": SECRET,
-                # The machine that runs the tests may be as busy as it likes.
-                **({} if "compute_load" in example else {"GREENROOM_LOAD_THRESHOLD": "inf"}),
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        running = Agent(endpoint)
-        try:
-            await endpoint.until(lambda: endpoint.heard("update_worker"))
-            yield running
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
-            out, err = await soon(process.communicate())
-        running.messages = [json.loads(line)["message"] for line in out.decode().splitlines()]
-        assert "Traceback" not in (out + err).decode()
+    program = IMPORT + example + RUN
+    async with listening() as endpoint, agent_process(program, tmp_path, endpoint) as running:
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def agent_process(program: str, tmp_path: Path, endpoint: Endpoint) -> AsyncIterator[Agent]:
+    """Run *program* as the page says: ``agent.py start --log-level=DEBUG``."""
+    (tmp_path / "agent.py").write_text(program, encoding="utf-8")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "agent.py",
+        "start",
+        "--log-level=DEBUG",
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
+            "GREENROOM_SOCKET": str(tmp_path / "s"),
+            "GREENROOM_PORT": "0",
+            "LIVEKIT_URL": endpoint.url,
+            "LIVEKIT_API_KEY": KEY,
+            "LIVEKIT_API_SECRET": SECRET,
+            # The machine that runs the tests may be as busy as it likes.
+            **({} if "compute_load" in program else {"GREENROOM_LOAD_THRESHOLD": "inf"}),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    running = Agent(endpoint)
+    try:
+        await endpoint.until(lambda: endpoint.heard("update_worker"))
+        yield running
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        out, err = await soon(process.communicate())
+    running.messages = [json.loads(line)["message"] for line in out.decode().splitlines()]
+    assert "Traceback" not in (out + err).decode()
 
 
 async def runs_a_job(agent: Agent) -> None:
