@@ -14,10 +14,10 @@ from livekit.protocol import agent
 from supervisor import AgentServer, SupervisorError
 from supervisor.dispatch.livekit import connection, dispatcher, retry
 from tests.children.livekit_jobs import entrypoint, on_request
-from tests.integration.conftest import soon
+from tests.integration.conftest import PATIENCE, soon
 from tests.integration.livekit_endpoint import Endpoint, listening
 from tests.integration.serving import serving
-from tests.integration.watch import Watch, until
+from tests.integration.watch import Watch, make_server, until
 
 pytestmark = pytest.mark.slow
 
@@ -204,6 +204,25 @@ async def test_a_hundred_lost_connections_change_no_job_and_lose_no_status(
         await until(lambda: not server.active_jobs)
 
 
+async def test_a_server_that_ends_while_livekit_is_away_for_a_moment_reports_all_the_same(
+    endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "FLUSH_TIMEOUT", PATIENCE)  # it takes what it takes
+    monkeypatch.setattr(retry, "SHORTEST_WAIT", 1000.0)
+    monkeypatch.setattr(retry, "LONGEST_WAIT", 1000.0)
+    flag = tmp_path / "flag"
+    async with serving(entrypoint, **endpoint.options) as server:
+        await endpoint.offer("AJ_1", room="waits", metadata=str(flag))
+        await endpoint.until_status("AJ_1", "JS_RUNNING")
+        endpoint.refuses = 503
+        endpoint.drop()
+        await until(lambda: len(endpoint.requests) == 2)  # and the next try is far away
+        endpoint.refuses = None
+        server.begin_drain(None)
+        flag.touch()
+        await endpoint.until_status("AJ_1", "JS_SUCCESS")
+
+
 async def test_a_server_that_accepts_and_hangs_up_is_not_called_without_a_pause(
     endpoint: Endpoint,
 ) -> None:
@@ -256,8 +275,7 @@ async def test_when_livekit_stays_away_running_jobs_may_end_and_the_run_fails(
     endpoint: Endpoint, tmp_path: Path
 ) -> None:
     flag = tmp_path / "flag"
-    server = AgentServer(port=None, num_idle_processes=1, max_retry=3, **endpoint.options)
-    server.rtc_session(entrypoint)
+    server = make_server(entrypoint, max_retry=3, **endpoint.options)
     running = asyncio.ensure_future(server.run())
     await endpoint.until(lambda: endpoint.heard("update_worker"))
     await endpoint.offer("AJ_1", room="waits", metadata=str(flag))
