@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import msgspec
@@ -24,6 +24,7 @@ from supervisor.job import AcceptArguments, JobInfo, Session
 from supervisor.load import LoadMeter
 from supervisor.options import Hook
 from supervisor.request import Rejected, accept_by_default, ask
+from supervisor.within import within
 
 logger = logging.getLogger("greenroom.admission")
 
@@ -122,7 +123,17 @@ class Booking:
     async def offer(self, job: JobInfo) -> Answer:
         """Return the answer to an offer of *job*. Never raises, always answers in time."""
         began = clock.monotonic()
-        refusal = await self._admit(job)
+        try:
+            # The user's load_fnc may be within its time for each offer and still be
+            # too slow for many at once: they are measured one after the other.
+            refusal = await self._measured(self._admit(job))
+        except asyncio.TimeoutError:
+            logger.warning("job %s is not admitted: too many are offered at once", job.id)
+            return Answer(reason="load", detail=f"not measured within {ANSWER_WITHIN:g} s")
+        except asyncio.CancelledError:
+            if self._places.get(job.id) is job:
+                self.release(job)
+            raise
         if refusal is not None:
             return refusal
         on_request = self._on_request()
@@ -149,6 +160,11 @@ class Booking:
         accepted = msgspec.structs.replace(job, accept_arguments=arguments)
         self._places[job.id] = accepted
         return Answer(place=KeptPlace(self, accepted))
+
+    async def _measured(self, admitting: Coroutine[Any, Any, Answer | None]) -> Answer | None:
+        if self._meter.is_default:
+            return await admitting  # it has its figure at hand: no need for a task and a clock
+        return await within(ANSWER_WITHIN, admitting)
 
     async def _admit(self, job: JobInfo) -> Answer | None:
         """Take a place for *job*, or return why there is none."""

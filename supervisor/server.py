@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar, overload
 from supervisor import intake
 from supervisor.applied import check_changeable
 from supervisor.child.boot import Hooks
-from supervisor.dispatch.base import Answer, Place
+from supervisor.dispatch.base import Answer, Dispatcher, Place
 from supervisor.errors import (
     JobRejected,
     NotAdmitted,
@@ -332,11 +332,20 @@ class AgentServer:
             return Answer(reason="not ready", detail="the server does not run")
         return await self._serving.offer(job)
 
+    def registered(self, dispatcher: Dispatcher, server_id: str) -> None:
+        """*dispatcher* can bring jobs now, and knows this server as *server_id*."""
+        self._id = server_id or self._id
+        self._emitter.emit("registered", dispatcher)
+
+    def give_up(self, error: SupervisorError) -> None:
+        """No jobs will ever come again: drain, and end with *error*. For dispatchers."""
+        self._running().give_up(error)
+
     # ── what is to be seen ───────────────────────────────────────────────────
 
     @property
     def id(self) -> str:
-        """This server's id; jobs see it as ``worker_id``."""
+        """This server's id; jobs see it as ``worker_id``. LiveKit gives a new one when it registers."""
         return self._id
 
     @property
@@ -353,6 +362,15 @@ class AgentServer:
     def load(self) -> float:
         """The last load that was measured, 0.0 to 1.0; 1.0 if it cannot be measured."""
         return 0.0 if self._serving is None else self._serving.meter.last
+
+    async def measure_load(self) -> float | None:
+        """Return the load as it is now; None if it cannot be told. Never raises."""
+        return 0.0 if self._serving is None else await self._serving.meter.measure()
+
+    @property
+    def agent(self) -> Agent:
+        """What ``rtc_session`` was given: the name, and what a job is for."""
+        return self._agent
 
     @property
     def agent_name(self) -> str:

@@ -24,9 +24,12 @@ from supervisor.applied import check_size, child_settings
 from supervisor.booking import Booking
 from supervisor.child.boot import Hooks
 from supervisor.dispatch.base import Answer, Dispatcher, Heir, Host
+from supervisor.dispatch.choice import make_dispatchers
 from supervisor.drain import Drain
+from supervisor.errors import SupervisorError
 from supervisor.events import Draining, Emitter
 from supervisor.handle import JobHandle
+from supervisor.intake import Agent
 from supervisor.job import JobInfo, JobOutcome, Session
 from supervisor.launch import Blueprint
 from supervisor.load import LoadMeter
@@ -44,7 +47,7 @@ logger = logging.getLogger("greenroom.server")
 MB: Final = 2**20
 
 # Keys and secrets stay in this process: children get an environment without them.
-SECRETS: Final = ("LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
+SECRETS: Final = ("LIVEKIT_API_KEY", "LIVEKIT_API_SECRET", "LIVEKIT_WORKER_TOKEN")
 
 
 class Served(Host, Protocol):
@@ -63,6 +66,11 @@ class Served(Host, Protocol):
     @property
     def on_request(self) -> Hook | None:
         """The user's function of that name."""
+        ...
+
+    @property
+    def agent(self) -> Agent:
+        """What the entrypoint was registered as."""
         ...
 
 
@@ -92,6 +100,7 @@ class Serving:
         self._dispatchers: list[Dispatcher] = []
         self._succession = succession
         self._stepping_down: asyncio.Task[None] | None = None
+        self._failure: SupervisorError | None = None
         self.observers = Observers()
         self.started_at = clock.monotonic()
         self._ready = False
@@ -175,16 +184,19 @@ class Serving:
             self._succession.left()
         status = self.drain.exit_status
         logger.info("gone after %.1f s, exit status %d", self.uptime, status)
+        if self._failure is not None:
+            raise self._failure
         return status
 
     async def _start(self) -> None:
         options = settled(self._server.options)
+        # What can fail at once fails before anything is warmed for nothing.
+        made = self._make_dispatchers(options)
         self.meter.start()
         heir = self._succession is not None and not self._succession.first
-        if not heir:  # what can fail at once fails before anything is warmed for nothing
+        if not heir:
             await self.observers.start(self._server, options.host, options.port)
         await self.workers.start()
-        made = _make_dispatchers(self._succession)
         inheritance = Inheritance()
         if self._succession is not None:
             if options.port is not None:
@@ -201,10 +213,18 @@ class Serving:
         if self._succession is not None:
             self._succession.serving()
 
+    def _make_dispatchers(self, options: Any) -> list[Dispatcher]:
+        succession = self._succession
+        if succession is None:
+            return make_dispatchers(options, self._server.agent)
+        return make_dispatchers(
+            options, self._server.agent, path=succession.path, listener=succession.listener
+        )
+
     async def _close_edges(self) -> None:
         self._ready = False
-        for dispatcher in self._dispatchers:
-            await dispatcher.close()
+        # Side by side: each may take what little time there is after the deadline.
+        await asyncio.gather(*(dispatcher.close() for dispatcher in self._dispatchers))
         await self.observers.close()
 
     def _route_signals(self, stack: contextlib.ExitStack) -> None:
@@ -256,6 +276,13 @@ class Serving:
         self._succession.leave(estate)
         self._why_stopped = REASON
         self.drain.request(0.0)
+
+    def give_up(self, error: SupervisorError) -> None:
+        """Drain, since no jobs will ever come again; the run ends with *error*."""
+        logger.error("no jobs will come any more: %s", error)
+        self._failure = error
+        if not self.drain.begun:
+            self._server.begin_drain()
 
     # ── going down (Drained) ─────────────────────────────────────────────────
 
@@ -372,19 +399,6 @@ def settled(options: ServerOptions) -> Any:
     """
     assert not isinstance(options.port, PerMode), "resolve() comes first"
     return options
-
-
-def _make_dispatchers(succession: Succession | None) -> list[Dispatcher]:
-    try:
-        from supervisor.dispatch.local import LocalDispatcher
-    except ImportError as exc:
-        logger.warning(
-            "no control socket: %s; install it with: pip install 'greenroom[server]'", exc
-        )
-        return []
-    if succession is None:
-        return [LocalDispatcher()]
-    return [LocalDispatcher(succession.path, listener=succession.listener)]
 
 
 def _heir_among(dispatchers: list[Dispatcher]) -> Heir | None:

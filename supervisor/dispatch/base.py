@@ -9,10 +9,11 @@ whether the job really comes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from supervisor.errors import SupervisorError
 from supervisor.handle import JobHandle
 from supervisor.job import AcceptArguments, JobInfo, Participant, Room
 from supervisor.stats import PoolStats
@@ -108,6 +109,22 @@ class Host(Protocol):
 
     def not_ready(self) -> str | None:
         """Return why the server takes no jobs now, or None if it does."""
+        ...
+
+    async def measure_load(self) -> float | None:
+        """Return the load as it is now; None if it cannot be told. Never raises."""
+        ...
+
+    def on(self, event: str, callback: Callable[[Any], object]) -> object:
+        """Have *callback* called with each event of that name, ``job_started`` and so on."""
+        ...
+
+    def registered(self, dispatcher: Dispatcher, server_id: str) -> None:
+        """*dispatcher* can bring jobs now; where they come from this server is *server_id*."""
+        ...
+
+    def give_up(self, error: SupervisorError) -> None:
+        """No jobs will ever come again: drain, and end with *error*."""
         ...
 
 

@@ -1,0 +1,1 @@
+"""Jobs from a LiveKit server: its words are spoken here and nowhere else."""
