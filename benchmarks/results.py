@@ -7,13 +7,14 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from benchmarks.drivers.registry import REGISTRY
+from benchmarks.noise import Noise
 from benchmarks.table import Row
 
 HERE = Path(__file__).parent
@@ -40,8 +41,8 @@ class Result:
     detail: Sequence[Sequence[str]] = ()
     out: Mapping[str, str] = field(default_factory=dict)
 
-    def write(self, directory: Path = RESULTS) -> Path:
-        """Write it as NAME.json, the machine included; return the path."""
+    def write(self, directory: Path, noise: Noise) -> Path:
+        """Write it as NAME.json, the machine and its noise included; return the path."""
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / f"{self.name}.json"
         content = {
@@ -49,6 +50,7 @@ class Result:
             "question": self.question,
             "taken": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "machine": machine(),
+            "noise": asdict(noise),
             "versions": versions(),
             "rows": [row.as_dict() for row in self.rows],
             "detail": [list(line) for line in self.detail],
