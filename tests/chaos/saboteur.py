@@ -129,7 +129,11 @@ class Saboteur:
             "clock jump": self._jump,
             "signal storm": self._storm,
         }
-        orders[fault["kind"]](fault)
+        try:
+            orders[fault["kind"]](fault)
+        except OSError:  # another fault took all descriptors, and this one looks at processes
+            self._loop.call_later(0.1, self.obey, fault)
+            return
         self._done(fault)
 
     def _kill_idle(self, fault: dict[str, Any]) -> None:
