@@ -10,31 +10,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import json
 import logging
 import os
-import resource
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from tests.chaos import disk
 from tests.chaos.clients import PATIENCE, Clients
 from tests.chaos.journal import Reader
 from tests.chaos.ledger import BY_ITSELF, DRAINED, KILLED, Ledger, Life, Runs
 from tests.chaos.plan import Fault, schedule
 from tests.chaos.processes import Grandchildren, reap_orphans, seconds_until_nothing_is_left
+from tests.chaos.program import Program, few_descriptors
 from tests.chaos.verdict import Evidence, Injected
 from tests.chaos.weather import Weather
 
 logger = logging.getLogger("chaos")
-
-ROOT: Final = Path(__file__).parents[2]
 
 # What the documentation promises: two seconds after a SIGKILL nothing is left.
 GONE_SECONDS: Final = 2.0
@@ -49,69 +43,6 @@ DRAIN_SECONDS: Final = 40.0
 STUCK_SECONDS: Final = PATIENCE / 2
 
 TICK_SECONDS: Final = 0.5
-
-
-class Program:
-    """One life of the program under test: its process, its log, its end."""
-
-    def __init__(
-        self, directory: Path, life: Life, seed: int, *, own_disk: bool, cgroup: Path | None
-    ) -> None:
-        self.life = life
-        program = [sys.executable, "-m", "tests.chaos.subject", os.fspath(directory), life.name]
-        self.process = subprocess.Popen(
-            disk.command(directory / f"disk-{life.name}", [*program, str(seed)], own_disk=own_disk),
-            stdin=subprocess.PIPE,
-            cwd=ROOT,
-            env={
-                **os.environ,
-                "GREENROOM_SOCKET": os.fspath(directory / "control" / "socket"),
-                "CHAOS_CGROUP": os.fspath(cgroup) if cgroup is not None else "",
-            },
-        )
-        self._loop = asyncio.get_running_loop()
-        self._pidfd = os.pidfd_open(self.process.pid)
-        self.ended = asyncio.Event()
-        self._loop.add_reader(self._pidfd, self._exited)
-        self._own_disk = own_disk
-        self._directory = directory / f"disk-{life.name}"
-        self.disk: disk.Disk | None = None
-        self.full = False
-        self._tail = b""
-
-    def _exited(self) -> None:
-        self._loop.remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        self.process.wait()
-        self.ended.set()
-
-    def order(self, fault: Fault) -> None:
-        """Have the saboteur inside carry *fault* out."""
-        assert self.process.stdin is not None
-        line = {"number": fault.number, "kind": fault.kind, **fault.details}
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(line).encode() + b"\n")
-            self.process.stdin.flush()
-
-    def collect_log(self, into: Path) -> None:
-        """Keep what it logged of note: all that is no line of INFO."""
-        if self.disk is None:
-            with contextlib.suppress(FileNotFoundError):
-                self.disk = disk.Disk(self.process.pid, self._directory)
-        if self.disk is None or self.full:
-            return
-        *lines, self._tail = (self._tail + self.disk.read()).split(b"\n")
-        notable = [line for line in lines if b'"level":"INFO"' not in line and line.strip(b"\0")]
-        with into.open("ab") as file:
-            file.writelines(line.lstrip(b"\0") + b"\n" for line in notable)
-
-    def close(self) -> None:
-        """Let go of its descriptors."""
-        assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
-        if self.disk is not None:
-            self.disk.close()
 
 
 class Harness:
@@ -323,7 +254,7 @@ class Harness:
         if program is None or program.ended.is_set():
             yield False
         elif fault.kind == "no descriptors":
-            with _few_descriptors(program.process.pid, fault.details["left"]):
+            with few_descriptors(program.process.pid, fault.details["left"]):
                 yield True
         elif fault.kind == "full disk for logs":
             yield from self._full_disk(program)
@@ -391,17 +322,3 @@ class Harness:
         fell = [each.until for each in self._injected if each.kind == "SIGKILL of the fork server"]
         over = self._ledger.jobs[job].told_at
         return self._runs.parents[job] == os.getpid() or any(began <= each <= over for each in fell)
-
-
-@contextlib.contextmanager
-def _few_descriptors(pid: int, left: int) -> Iterator[None]:
-    """Let *pid* open no more than *left* descriptors more than it has."""
-    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    # The limit is on numbers, not on how many there are.
-    highest = max(int(name) for name in os.listdir(f"/proc/{pid}/fd"))
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(soft, highest + 1 + left), hard))
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):  # killed meanwhile
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))

@@ -78,8 +78,12 @@ class Saboteur:
         # By pidfd: the process may be gone, and its number another's.
         if worker.pidfd is None:
             return
-        pidfd = os.dup(worker.pidfd)
         number = signal.Signals[fault["signal"]]
+        try:
+            pidfd = os.dup(worker.pidfd)
+        except OSError:  # another fault took all descriptors; what is raised here hits the server
+            self._wanted.setdefault(fault["state"], []).append(fault)
+            return
         try:
             signal.pidfd_send_signal(pidfd, number)
         except ProcessLookupError:
@@ -125,7 +129,11 @@ class Saboteur:
             "clock jump": self._jump,
             "signal storm": self._storm,
         }
-        orders[fault["kind"]](fault)
+        try:
+            orders[fault["kind"]](fault)
+        except OSError:  # another fault took all descriptors, and this one looks at processes
+            self._loop.call_later(0.1, self.obey, fault)
+            return
         self._done(fault)
 
     def _kill_idle(self, fault: dict[str, Any]) -> None:
