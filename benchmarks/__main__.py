@@ -1,21 +1,84 @@
-"""``python -m benchmarks [NAME …]``: run the benchmarks named, or all."""
+"""Run benchmarks; print their figures and, at the end, the table of targets.
+
+Each writes NAME.json, and a plot where matplotlib is installed. ``table`` runs
+nothing: it prints the table from what is there, and writes it into the README.
+``warm_start`` measures your own hooks; see ``warm_start --help``.
+"""
 
 from __future__ import annotations
 
+import argparse
 import importlib
+import subprocess
 import sys
+import time
+from pathlib import Path
 
-NAMES = ("handover", "churn", "sharing")
+from benchmarks import results, summary, table
+from benchmarks.effort import FULL, QUICK, Effort
+from benchmarks.results import Result
+from benchmarks.summary import NAMES
 
 
-def main(names: list[str]) -> int:
-    """Run them; return the exit status."""
-    unknown = [name for name in names if name not in NAMES]
-    if unknown:
-        print(f"no benchmark {unknown[0]!r}; there are: {', '.join(NAMES)}", file=sys.stderr)
-        return 2
-    for name in names or NAMES:
-        importlib.import_module(f"benchmarks.{name}").main()
+def run(name: str, effort: Effort, directory: Path) -> Result:
+    """Run one benchmark, print its detail, write its results."""
+    print(f"\n{name}: {results.machine_line()}", flush=True)
+    began = time.monotonic()
+    result: Result = importlib.import_module(f"benchmarks.{name}").run(effort)
+    print(f"{result.question}; {effort.rounds} rounds, {time.monotonic() - began:.0f} s\n")
+    if result.detail:
+        print(*table.lines(result.detail[1:], result.detail[0]), sep="\n", end="\n\n")
+    print(*table.lines([row.cells() for row in result.rows]), sep="\n", flush=True)
+    result.write(directory)
+    draw(name, directory)
+    return result
+
+
+def draw(name: str, directory: Path) -> None:
+    """Draw the plot of what was written, if it can be drawn."""
+    from benchmarks import plots
+
+    content = results.read(name, directory)
+    assert content is not None, "it was just written"
+    try:
+        plots.draw(content, directory)
+    except ImportError as exc:
+        print(f"no plot: {exc}", file=sys.stderr)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Return what the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"{', '.join((*NAMES, 'table'))}; all unless given"
+    )
+    parser.add_argument("--rounds", type=int, help=f"{FULL.rounds} unless given")
+    parser.add_argument("--quick", action="store_true", help="tiny counts: shows that it runs")
+    parser.add_argument("--only", default="", help="peers to keep, separated by commas")
+    parser.add_argument("--results", type=Path, default=results.RESULTS, metavar="DIRECTORY")
+    given = parser.parse_args(arguments)
+    for name in given.names:
+        if name not in (*NAMES, "table"):
+            parser.error(f"no benchmark {name!r}; there are: {', '.join((*NAMES, 'table'))}")
+    return given
+
+
+def main(arguments: list[str]) -> int:
+    """Run what the command line names; return the exit status."""
+    if arguments[:1] == ["warm_start"]:
+        # A process of its own: functions travel faster from a main module that children import.
+        command = [sys.executable, "-m", "benchmarks.warm_start", *arguments[1:]]
+        return subprocess.call(command)
+    given = parse(arguments)
+    base = QUICK if given.quick else FULL
+    only = tuple(filter(None, given.only.split(",")))
+    effort = Effort(given.rounds or base.rounds, base.scale, only)
+    for name in given.names or NAMES:
+        if name != "table":
+            run(name, effort, given.results)
+    if not given.names or "table" in given.names:
+        print("", *summary.printed(given.results), sep="\n")
+        summary.write(given.results)
     return 0
 
 

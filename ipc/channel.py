@@ -94,7 +94,9 @@ class BlockingChannel(Generic[M]):
             raise ProtocolError(
                 f"{frame.descriptors} descriptors announced, {len(self._descriptors)} came"
             )
-        mine = [self._descriptors.popleft() for _ in range(frame.descriptors)]
+        mine: list[int] = []
+        if frame.descriptors:
+            mine = [self._descriptors.popleft() for _ in range(frame.descriptors)]
         try:
             return self._decoder.decode(frame.payload), mine
         except ProtocolError:

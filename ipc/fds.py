@@ -42,6 +42,7 @@ _SEAL_TRIES: Final = 5
 INLINE_BYTES: Final = 64 * 1024
 
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(MAX_FRAME_DESCRIPTORS * array.array("i").itemsize)
+_RECEIVE_FLAGS: Final[int] = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 def channel_pair() -> tuple[socket.socket, socket.socket]:
@@ -141,8 +142,9 @@ def receive_with_descriptors(sock: socket.socket, size: int) -> tuple[bytes, lis
         the caller's to close, and whether the kernel had to drop some because
         this process may open no more.
     """
-    flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-    data, ancillary, msg_flags, _ = sock.recvmsg(size, _ANCILLARY_BYTES, flags)
+    data, ancillary, msg_flags, _ = sock.recvmsg(size, _ANCILLARY_BYTES, _RECEIVE_FLAGS)
+    if not ancillary:
+        return data, [], bool(msg_flags & socket.MSG_CTRUNC)
     received = array.array("i")
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:

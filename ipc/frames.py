@@ -24,8 +24,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from ipc.errors import PayloadTooLarge, ProtocolError
 
@@ -36,9 +35,9 @@ HEADER: Final = struct.Struct(">IB")
 # make us buffer much. Larger things travel in a memfd, see ipc.fds.
 MAX_FRAME_BYTES: Final = 1024 * 1024
 
-# The kernel takes 253 descriptors in one message (SCM_MAX_FD); a worker gets
-# four at most: its channel, its log socket, its stdout and its stderr.
-MAX_FRAME_DESCRIPTORS: Final = 4
+# The kernel takes 253 descriptors in one message (SCM_MAX_FD); a worker gets five
+# at most: its channel, its log socket, its mark, its stdout and its stderr.
+MAX_FRAME_DESCRIPTORS: Final = 5
 
 
 class Need(enum.Enum):
@@ -48,8 +47,7 @@ class Need(enum.Enum):
     NOTHING = "nothing"  # the stream ended on a frame boundary
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """One payload, and how many descriptors came with it."""
 
     payload: bytes

@@ -167,9 +167,10 @@ class SetupError(Message, frozen=True):
 
 
 class Started(Message, frozen=True):
-    """The job has begun: from here on it is never given to another worker.
+    """The job runs since that moment, which is in the worker's mark as well.
 
-    Sent before the arguments are unpickled, since user code can run there.
+    The mark is what counts (see ``ipc.mark``). This follows a little later, and
+    not at all if the job is over by then.
     """
 
     job: str
@@ -189,6 +190,7 @@ class Finished(Message, frozen=True):
     reason: str
     payload: Union[bytes, None]
     error: Union[ErrorText, None]
+    began_at: float  # CLOCK_MONOTONIC, as in its mark
     entered_at: float  # CLOCK_MONOTONIC just before the user's function; 0.0: never entered
     cpu_seconds: float
     max_rss_bytes: int

@@ -21,7 +21,6 @@ class Announcer(Listener):
 
     def job_started(self, job: JobRecord, pid: int | None) -> None:
         """A job has begun."""
-        job.handle._running(pid)
         self._emitter.emit("job_started", job.handle)
 
     def job_ended(self, job: JobRecord, result: JobOutcome) -> None:

@@ -129,6 +129,7 @@ class ForkServer:
                     self._readers.append(
                         OutputReader(self._loop, fd, stream, context=self._log_context)
                     )
+            os.close(near.mark)  # for workers: a fork server begins no jobs
             process = FreshProcess(child.main, self._blueprint.boot(far), "greenroom-forkserver")
             cancelled = await _finish(in_thread(process.start, "greenroom-launch"))
         except BaseException:

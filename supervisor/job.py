@@ -19,7 +19,7 @@ class JobStatus(enum.Enum):
     """Where a job stands. The last six are final."""
 
     PENDING = "pending"  # accepted, waiting for a worker
-    RUNNING = "running"  # handed over
+    RUNNING = "running"  # a worker has begun it
     SUCCEEDED = "succeeded"  # returned
     FAILED = "failed"  # raised, or its process ended by itself
     CANCELLED = "cancelled"  # somebody asked it to stop, and it did

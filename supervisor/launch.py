@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 
 from ipc import fds
+from ipc.mark import make_mark
 from supervisor import travel
 from supervisor.child.boot import Boot, Ends, Hooks, Inherited, Sealed, Settings
 from supervisor.job import Exit, ExitReport
@@ -86,20 +87,22 @@ class SideOfChild:
 
     channel: socket.socket
     logs: socket.socket
+    mark: int
     stdout: int = -1
     stderr: int = -1
 
     @property
     def descriptors(self) -> list[int]:
         """The descriptors in travelling order."""
-        return Ends(self.channel.fileno(), self.logs.fileno(), self.stdout, self.stderr).all
+        channel, logs = self.channel.fileno(), self.logs.fileno()
+        return Ends(channel, logs, self.mark, self.stdout, self.stderr).all
 
     def close(self) -> None:
         """Close all of them. May be called again."""
         self.channel.close()
         self.logs.close()
-        fds.close_all([fd for fd in (self.stdout, self.stderr) if fd >= 0])
-        self.stdout = self.stderr = -1
+        fds.close_all([fd for fd in (self.mark, self.stdout, self.stderr) if fd >= 0])
+        self.mark = self.stdout = self.stderr = -1
 
 
 @dataclass
@@ -108,6 +111,7 @@ class SideOfSupervisor:
 
     channel: socket.socket
     logs: socket.socket
+    mark: int
     stdout: int = -1
     stderr: int = -1
 
@@ -121,8 +125,12 @@ def make_ends(*, capture_output: bool) -> tuple[SideOfSupervisor, SideOfChild]:
     with contextlib.ExitStack() as ours:
         channel, child_channel = _pair(ours)
         logs, child_logs = _pair(ours)
-        near = SideOfSupervisor(channel, logs)
-        far = SideOfChild(child_channel, child_logs)
+        mark = make_mark()
+        ours.callback(os.close, mark)
+        child_mark = os.dup(mark)
+        ours.callback(os.close, child_mark)
+        near = SideOfSupervisor(channel, logs, mark)
+        far = SideOfChild(child_channel, child_logs, child_mark)
         if capture_output:
             near.stdout, far.stdout = _pipe(ours)
             near.stderr, far.stderr = _pipe(ours)

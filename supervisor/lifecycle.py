@@ -40,7 +40,14 @@ from collections.abc import Mapping
 from typing import Final
 
 
-class State(enum.Enum):
+class _Key(enum.Enum):
+    """A member that is looked up in tables on a job's way to its worker."""
+
+    # By identity, which for members is the same as by name, and needs no Python code.
+    __hash__ = object.__hash__
+
+
+class State(_Key):
     """What a worker is."""
 
     SPAWNING = "spawning"  # a process was asked for; it has not spoken
@@ -52,7 +59,7 @@ class State(enum.Enum):
     REAPED = "reaped"  # exit status collected. Terminal.
 
 
-class Event(enum.Enum):
+class Event(_Key):
     """What somebody said or did."""
 
     HELLO = "hello"
@@ -69,7 +76,7 @@ class Event(enum.Enum):
     EXITED = "exited"
 
 
-class Act(enum.Enum):
+class Act(_Key):
     """What has to be done because of a step."""
 
     SEND_JOB = "send the job"

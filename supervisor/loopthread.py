@@ -269,14 +269,10 @@ class LoopThread:
 
 
 class _Listener(Listener):
-    """Passes on what futures are told."""
+    """Forgets jobs that have ended."""
 
     def __init__(self, open_jobs: dict[FutureHandle, JobRecord]) -> None:
         self._open_jobs = open_jobs
-
-    def job_started(self, job: JobRecord, pid: int | None) -> None:
-        """The future runs."""
-        job.handle._running(pid)
 
     def job_ended(self, job: JobRecord, result: JobOutcome) -> None:
         """The handle itself is told by the pool."""

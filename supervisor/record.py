@@ -16,7 +16,7 @@ from supervisor.outcome import Ask, Facts, Kill
 MAX_HAND_OVERS: Final = 3
 
 
-@dataclass(eq=False)  # found by identity: two jobs are never the same
+@dataclass(eq=False, slots=True)  # found by identity: two jobs are never the same
 class JobRecord:
     """What the pool knows about one job. Moments in monotonic seconds.
 
@@ -61,7 +61,7 @@ class JobRecord:
             OSError: no memory or no descriptor for a large body.
         """
         if len(self.body) <= fds.INLINE_BYTES:
-            return RunJob(self.id, self.kind, last, self.body, self.data_only), ()
+            return RunJob(self.handle.id, self.kind, last, self.body, self.data_only), ()
         memory = fds.write_memory(self.body)
         return RunJob(self.id, self.kind, last, b"", self.data_only), (memory,)
 

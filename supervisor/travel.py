@@ -20,6 +20,7 @@ import os
 import pickle
 import sys
 import types
+from collections import ChainMap
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -83,32 +84,36 @@ def _resolves(obj: Any) -> bool:
     return found is obj
 
 
-def _extra_reducers() -> dict[Any, Any]:
-    """Return how connections, queues and sockets travel.
+def _reducers() -> ChainMap[Any, Any]:
+    """Return how objects travel that know it not themselves: connections, queues, sockets.
 
     Without these a connection would be pickled as the bare number of its
     descriptor, which is another file, or none, in the child.
     """
-    found: dict[Any, Any] = {}
-    for name in ("multiprocess.reduction", "multiprocessing.reduction"):
-        # A module that another thread imports just now may be there half: then
-        # nobody has an object of its kinds yet.
-        pickler: Any = getattr(sys.modules.get(name), "ForkingPickler", None)
-        if pickler is not None:
-            found.update(pickler._extra_reducers)
-    return found
+    # A module that another thread imports just now may be there half: then nobody
+    # has an object of its kinds yet.
+    return _live_table(
+        getattr(sys.modules.get("multiprocess.reduction"), "ForkingPickler", None),
+        getattr(sys.modules.get("multiprocessing.reduction"), "ForkingPickler", None),
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _live_table(*picklers: Any) -> ChainMap[Any, Any]:
+    # Made once, as it is asked for with each job; what is registered later is seen.
+    own = [pickler._extra_reducers for pickler in reversed(picklers) if pickler is not None]
+    return ChainMap(*own, copyreg.dispatch_table)
 
 
 def _make_pickler() -> type[pickle.Pickler]:
     # Imported late: cloudpickle costs 20 ms, and most programs never need it.
-    from collections import ChainMap
-
     import cloudpickle
 
     class TravelPickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined, unused-ignore]
         """cloudpickle, except that an importable ``__main__`` goes by reference."""
 
-        dispatch_table = ChainMap(_extra_reducers(), cloudpickle.Pickler.dispatch_table)
+        # Without the last, copyreg's: cloudpickle chains it behind its own.
+        dispatch_table = ChainMap(*_reducers().maps[:-1], cloudpickle.Pickler.dispatch_table)
 
         def reducer_override(self, obj: Any) -> Any:
             if (
@@ -150,7 +155,7 @@ def pack(value: Any, what: str) -> bytes:
 def _dumps_by_reference(value: Any) -> bytes:
     buffer = io.BytesIO()
     pickler = pickle.Pickler(buffer, pickle.HIGHEST_PROTOCOL)
-    pickler.dispatch_table = {**copyreg.dispatch_table, **_extra_reducers()}
+    pickler.dispatch_table = _reducers()
     pickler.dump(value)
     return buffer.getvalue()
 
@@ -161,9 +166,25 @@ def _dumps(value: Any) -> bytes:
     return buffer.getvalue()
 
 
+# What pickles itself, all of it.
+_PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})
+
+
 def pack_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
     """Return a call as bytes. Raises what :func:`pack` raises, naming the argument."""
-    return pack((function, args, kwargs), "")
+    call = (function, args, kwargs)
+    if (
+        type(function) is types.FunctionType
+        and _PLAIN.issuperset(map(type, args))
+        and _PLAIN.issuperset(map(type, kwargs.values()))
+        and main_travels()
+    ):
+        # The commonest call of all. Nothing in it could need a reducer.
+        try:
+            return pickle.dumps(call, pickle.HIGHEST_PROTOCOL)
+        except _PICKLE_ERRORS:
+            pass  # a closure or a lambda
+    return pack(call, "")
 
 
 # ── whose fault is it ────────────────────────────────────────────────────────

@@ -24,6 +24,7 @@ from typing import Any, Final, NoReturn
 from ipc import fds
 from ipc.aio import AsyncChannel
 from ipc.errors import IpcError, ProtocolError
+from ipc.mark import read_mark
 from ipc.messages import (
     Decoder,
     DrainBegan,
@@ -91,6 +92,7 @@ class Worker:
         self._loop = loop
         self._keeper = keeper
         self._max_payload_bytes = max_payload_bytes
+        self._mark = side.mark
         self._state = State.SPAWNING
         self._timer: asyncio.TimerHandle | None = None
         self._mute_timer: asyncio.TimerHandle | None = None
@@ -107,6 +109,7 @@ class Worker:
         self._grace = 0.0
         self._what_failed = ("", "")
         self._last_job_id: str | None = None
+        self._told_begun = False
         self._channel: AsyncChannel[FromWorker] = AsyncChannel(
             loop, side.channel, _decoder, on_message=self._received, on_end=self._channel_ended
         )
@@ -151,15 +154,20 @@ class Worker:
         # The state changes before the acts run: an act may call back into us, and
         # that event must meet the new state.
         self._state = after
+        if event is Event.HAND_OVER:
+            # First of all: while we do the rest, the kernel wakes the worker. It
+            # does not call back; what it finds wrong, it says on the next turn.
+            self._send_job()
         if after is not before:
-            logger.debug(
-                "worker %d (pid %s): %s ── %s ──► %s",
-                self.number,
-                self.pid,
-                before.value,
-                event.value,
-                after.value,
-            )
+            if logger.isEnabledFor(logging.DEBUG):
+                logger.debug(
+                    "worker %d (pid %s): %s ── %s ──► %s",
+                    self.number,
+                    self.pid,
+                    before.value,
+                    event.value,
+                    after.value,
+                )
             self._start_clock()
             self._keeper.moved(self, before)
         for act in acts:
@@ -167,7 +175,7 @@ class Worker:
 
     def _carry_out(self, act: Act) -> None:
         if act is Act.SEND_JOB:
-            self._send_job()
+            pass  # done already: see apply
         elif act is Act.ASK_TO_STOP:
             self._ask_to_stop()
         elif act is Act.KILL:
@@ -193,6 +201,7 @@ class Worker:
         """Give *job* to this idle worker."""
         assert self.job is None, "a worker has one job at a time"
         self.job = job
+        self._told_begun = False
         self.apply(Event.HAND_OVER)
 
     def stop_job(self, ask: Ask, grace: float) -> None:
@@ -215,6 +224,19 @@ class Worker:
         if self._state not in (State.KILLED, State.REAPED):
             self._what_failed = (f"killed while warming up: {kill.reason}", kill.detail)
         self.apply(Event.KILL)
+
+    def has_begun(self) -> bool:
+        """Return whether its job has begun, or is no more.
+
+        Reads its mark: a job that holds the interpreter's lock cannot say so itself.
+        """
+        job = self.job
+        if job is None or job.begun or self._state is not State.RUNNING:
+            return True
+        moment = self._marked(job)
+        if moment is not None:
+            self._begun(job, moment)
+        return job.begun
 
     def tell_drain(self, remaining: float | None) -> None:
         """Tell the job, or the one to come, that the server drains."""
@@ -269,7 +291,7 @@ class Worker:
             message, descriptors = job.message(last=last)
         except OSError as exc:
             logger.warning("job %s cannot be handed over: %s", job.id, exc)
-            self.kill(Kill("descriptors", str(exc)))
+            self._loop.call_soon(self.kill, Kill("descriptors", str(exc)))
             return
         job.handed_at = clock.monotonic()
         try:
@@ -277,9 +299,10 @@ class Worker:
         except IpcError as exc:
             # It is gone, or about to be: its exit brings the job back to the queue.
             logger.debug("worker %d did not take job %s: %s", self.number, job.id, exc)
-            self.kill(Kill("gone", str(exc)))
+            self._loop.call_soon(self.kill, Kill("gone", str(exc)))
         finally:
-            fds.close_all(descriptors)
+            if descriptors:
+                fds.close_all(descriptors)
 
     def _ask_to_stop(self) -> None:
         if self._ask is None:  # by its own clock: the job's timeout, or old age
@@ -312,6 +335,8 @@ class Worker:
         job, self.job = self.job, None
         if job is not None:
             assert self._report is not None
+            if not job.begun and (moment := self._marked(job)) is not None:
+                job.started_at = moment  # it had begun and could not say so any more
             self._keeper.lost(self, job, self._report)
 
     def _release(self) -> None:
@@ -321,6 +346,7 @@ class Worker:
         for reader in self._readers:
             reader.close()
         self._readers.clear()
+        os.close(self._mark)
         self._early.clear()
         if self.pidfd is not None:
             os.close(self.pidfd)
@@ -389,16 +415,33 @@ class Worker:
 
     def _started(self, message: Started) -> None:
         job = self.job
-        if job is None or job.id != message.job or job.begun:
+        if job is None or job.id != message.job:
             raise ProtocolError(f"it began job {message.job!r}, which it was not given")
-        job.started_at = message.at
+        if self._told_begun:
+            raise ProtocolError(f"it began job {message.job!r} twice")
+        self._told_begun = True
+        if not job.begun:  # its mark may have been read before
+            self._begun(job, message.at)
+
+    def _marked(self, job: JobRecord) -> float | None:
+        """Return when *job* began as its mark has it, None if it does not say so."""
+        moment = read_mark(self._mark)
+        # The mark of the job before this one is older than the hand-over.
+        if moment is None or job.handed_at is None or not moment >= job.handed_at:
+            return None
+        return moment
+
+    def _begun(self, job: JobRecord, moment: float) -> None:
+        job.started_at = moment
         job.body = b""  # it is never handed over again
         self._keeper.started(self, job)
 
     def _finished(self, message: Finished, descriptors: list[int]) -> None:
         job = self.job
-        if job is None or job.id != message.job or not job.begun:
-            raise ProtocolError(f"it ended job {message.job!r}, which it had not begun")
+        if job is None or job.id != message.job:
+            raise ProtocolError(f"it ended job {message.job!r}, which it was not given")
+        if not job.begun:
+            self._begun(job, message.began_at)
         parcel = receive_parcel(
             message.payload,
             descriptors,

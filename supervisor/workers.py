@@ -59,6 +59,10 @@ _NEWS_SECONDS: Final = 0.1
 _NEWS: Final = 50
 _NEWS_AT_THE_END: Final = 3
 
+# From a hand-over until it is looked at: the job has begun by then, unless the CPUs
+# are busy, and has mostly told so itself. Seconds.
+_BEGIN_SECONDS: Final = 0.002
+
 # While more idle workers are kept than were asked for: how long until it is
 # looked at whether demand has fallen. Seconds.
 _LOOK_AGAIN: Final = 1.0
@@ -162,14 +166,14 @@ class Workers:
             raise PoolClosed("the pool is closed: it takes no more jobs")
         if self._broken is not None:
             raise SetupFailed(self._broken.what, self._broken.traceback)
-        self._targets.demand.arrived(job.queued_at)
-        at_once = self._idle and not self._waiting and self._places() != 0
-        self._tally.accepted()
-        if at_once:
+        if self._idle and not self._waiting and self._places() != 0:
+            # Nothing before it that can be done after it.
             self._hand_over(self._idle.popitem()[1], job)
         else:
             self._waiting.append(job)
-        self._compare_soon()
+            self._compare_soon()
+        self._tally.accepted()
+        self._targets.demand.arrived(job.queued_at)
 
     def _hand_over(self, worker: Worker, job: JobRecord) -> None:
         job.worker = worker.number
@@ -220,6 +224,8 @@ class Workers:
         for job in self._waiting:
             self.stop_job(job, Ask(kill.reason))
         for worker in list(self._all.values()):
+            if worker.job is not None and worker.job.ask is None:
+                worker.job.ask = Ask(kill.reason)  # so that no other worker gets it
             worker.kill(kill)
 
     async def wait_no_jobs(self) -> None:
@@ -297,6 +303,15 @@ class Workers:
         if not self._comparing:
             self._comparing = True
             self._loop.call_soon(self._compare)
+
+    def _look_in(self, seconds: float, worker: Worker) -> None:
+        self._loop.call_later(seconds, self._look_whether_begun, worker, seconds)
+
+    def _look_whether_begun(self, worker: Worker, waited: float) -> None:
+        """Find out whether its job has begun, also if it cannot say so; else look again."""
+        if not worker.has_begun():
+            self._look_in(2 * waited, worker)
+        self._compare_soon()
 
     def _compare(self) -> None:
         self._comparing = False
@@ -405,7 +420,12 @@ class Workers:
         self._counter.move(before, worker.state)
         if before is State.IDLE:
             self._idle.pop(worker.number, None)
-        self._compare_soon()
+        if worker.state is State.RUNNING:
+            # Comparing here and now would take the CPU that the worker is about to
+            # wake up on.
+            self._look_in(_BEGIN_SECONDS, worker)
+        else:
+            self._compare_soon()
 
     def clock_seconds(self, worker: Worker, name: str) -> float | None:
         """Return an option of that name; the job's own timeout for ``job_timeout``."""
@@ -483,6 +503,9 @@ class Workers:
 
     def started(self, worker: Worker, job: JobRecord) -> None:
         """The job has begun."""
+        self._compare_soon()
+        # Not before: who sees a pid may kill it, and means the job and not the hand-over.
+        job.handle._running(worker.pid)
         self._monitor.job_began()
         self._listener.job_started(job, worker.pid)
 

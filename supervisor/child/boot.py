@@ -90,26 +90,28 @@ class Inherited:
 
 @dataclass(frozen=True)
 class Ends:
-    """The child's ends: its channel, its log socket, and where its output goes.
+    """The child's ends: its channel, its log socket, its mark, and where its output goes.
 
     ``stdout`` and ``stderr`` are -1 when output is not captured.
     """
 
     channel: int
     logs: int
+    mark: int
     stdout: int = -1
     stderr: int = -1
 
     @property
     def all(self) -> list[int]:
         """The descriptors that there are, in the order in which they travel."""
-        return [fd for fd in (self.channel, self.logs, self.stdout, self.stderr) if fd >= 0]
+        ends = (self.channel, self.logs, self.mark, self.stdout, self.stderr)
+        return [fd for fd in ends if fd >= 0]
 
     @classmethod
     def received(cls, descriptors: list[int]) -> Ends:
         """Return the ends from descriptors that arrived in travelling order."""
-        if len(descriptors) not in (2, 4):
-            raise ValueError(f"expected 2 or 4 descriptors, got {len(descriptors)}")
+        if len(descriptors) not in (3, 5):
+            raise ValueError(f"expected 3 or 5 descriptors, got {len(descriptors)}")
         return cls(*descriptors)
 
 

@@ -15,7 +15,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from supervisor.job import (
     AcceptArguments,
@@ -80,6 +80,9 @@ class JobProcess:
         return f"<JobProcess {self.pid}, userdata {sorted(self._userdata)}>"
 
 
+_NO_SESSION: Final = Session(JobInfo(""))
+
+
 class JobContext:
     """One job, as its entrypoint sees it.
 
@@ -89,14 +92,12 @@ class JobContext:
 
     def __init__(
         self,
-        session: Session,
         proc: JobProcess,
-        *,
-        on_shutdown: Callable[[str], None] | None = None,
+        session: Session = _NO_SESSION,
     ) -> None:
         self._session = session
         self._proc = proc
-        self._on_shutdown = on_shutdown
+        self._on_shutdown: Callable[[str], None] | None = None
         self._shutdown_callbacks: list[Callback] = []
         self._drain_callbacks: list[Callback] = []
         self._log_fields: dict[str, object] = {}
@@ -267,6 +268,11 @@ class JobContext:
             _call_detached(callback, self._drain_deadline, _running_loop())
 
     # ── for the worker ───────────────────────────────────────────────────────
+
+    def _begin(self, session: Session, on_shutdown: Callable[[str], None]) -> None:
+        """Be the context of this job. Runs on: the main thread, before user code."""
+        self._session = session
+        self._on_shutdown = on_shutdown
 
     def _drain_began(self, deadline: float | None, loop: asyncio.AbstractEventLoop | None) -> None:
         """Tell the job. Runs on: the control thread."""

@@ -8,8 +8,13 @@ The channel has one reader at a time, and the turn is passed explicitly:
   pings, takes requests to stop, and sees the end of the channel, whatever the
   main thread is doing.
 
-It blocks on nothing but the channel and its wake-up pipe. The end of the channel
-means that the supervisor is gone; then the whole group goes at once.
+It takes its turn some milliseconds after it was given (:data:`HEAD_START`), rung by
+a timer. A thread that is woken in the very moment when a job begins competes with
+the job, for the CPU and for the interpreter's lock; and most short jobs are over
+before anybody would have had something to say to them.
+
+It blocks on nothing but the channel, the timer and its wake-up pipe. The end of
+the channel means that the supervisor is gone; then the whole group goes at once.
 """
 
 from __future__ import annotations
@@ -31,6 +36,13 @@ from ipc.errors import ChannelBroken, IpcError
 from ipc.frames import Need
 from ipc.messages import DrainBegan, Lagging, Ping, Pong, Stop, ToWorker, cut
 from supervisor.child.strays import kill_descendants
+from supervisor.child.timer import OneShot
+
+# How long user code runs before the channel is read for it, in seconds. Short beside
+# any patience of the supervisor's. Longer than the kernel's tick (4 ms where CONFIG_HZ
+# is 250): setting a timer that comes after the tick is a note in a list, before it the
+# clock has to be programmed anew, which on a virtual machine costs ten times as much.
+HEAD_START: Final = 0.005
 
 # A moment may be as far away as infinity, and poll takes 24 days at most.
 _LONGEST_WAIT: Final = 3600.0
@@ -89,16 +101,17 @@ class ControlThread:
         self._repeat_at: float | None = None
         self._probe = LagProbe(lag_threshold, self._report_lag)
         self._main = threading.get_ident()
-        # Two locks as batons: each is released by one thread and acquired by the
-        # other, which is the cheapest way to pass a turn.
-        self._mine = threading.Lock()
-        self._mine.acquire()
+        # Whose turn it is. Given is not taken: see HEAD_START.
+        self._turn_lock = threading.Lock()
+        self._given = False
+        self._taken = False
+        self._on_turn: Callable[[], None] | None = None
+        # A lock as baton: released by one thread and acquired by the other.
         self._returned = threading.Lock()
         self._returned.acquire()
+        self._timer = OneShot(HEAD_START)
         self._wake_reader, self._wake_writer = os.pipe()
         self._alarm: tuple[float, Callable[[], None]] | None = None
-        self._on_turn: Callable[[], None] | None = None
-        self._serving = False
         self._thread = threading.Thread(target=self._run, name="greenroom-control", daemon=True)
 
     def start(self) -> None:
@@ -111,20 +124,21 @@ class ControlThread:
         Runs on: the main thread. Returns at once.
         """
         self._on_turn = on_turn
-        self._serving = True
-        self._mine.release()
+        self._given = True
+        self._timer.set()
 
     def take_back(self) -> None:
         """Take the channel back; when this returns the thread does not touch it.
 
         Runs on: the main thread.
         """
-        if not self._serving:
-            return
-        self._serving = False
+        with self._turn_lock:
+            self._given = False
+            taken, self._taken = self._taken, False
         self._alarm = None
-        os.write(self._wake_writer, b"b")
-        self._returned.acquire()
+        if taken:
+            os.write(self._wake_writer, b"b")
+            self._returned.acquire()
 
     def watch_loop(self, loop: Loop | None) -> None:
         """Probe *loop* for lag at each ping from now on; None: stop that."""
@@ -141,22 +155,33 @@ class ControlThread:
     # ── the thread ───────────────────────────────────────────────────────────
 
     def _run(self) -> None:
-        poll = select.poll()
-        poll.register(self._wake_reader, select.POLLIN)
-        poll.register(self._channel.fileno(), select.POLLIN)
+        waiting = select.poll()
+        waiting.register(self._timer.fileno(), select.POLLIN)
+        serving = select.poll()
+        serving.register(self._wake_reader, select.POLLIN)
+        serving.register(self._channel.fileno(), select.POLLIN)
         while True:
-            self._mine.acquire()
-            if self._on_turn is not None:
-                self._on_turn()
             try:
-                self._serve(poll)
+                waiting.poll()
+                self._timer.heard()
+                if not self._take_turn():
+                    continue  # the job was over first
+                if self._on_turn is not None:
+                    self._on_turn()
+                self._serve(serving)
             except ChannelBroken:
                 die_with_group()
-            except IpcError as exc:
-                # The supervisor's messages are ours; this is a bug of the library.
+            except (IpcError, OSError) as exc:
+                # The supervisor's messages are ours, so this is a bug of the library;
+                # or the job closed descriptors that are not its own.
                 sys.stderr.write(f"greenroom: worker {os.getpid()}: {exc}\n")
                 die_with_group()
             self._returned.release()
+
+    def _take_turn(self) -> bool:
+        with self._turn_lock:
+            self._taken = self._given
+        return self._taken
 
     def _serve(self, poll: select.poll) -> None:
         """Serve the channel until it is wanted back."""

@@ -75,6 +75,7 @@ def main(boot: Boot) -> None:
     channel: BlockingChannel[ToForkServer] = BlockingChannel(
         socket.socket(fileno=ends.channel), Decoder(ToForkServer)
     )
+    os.close(ends.mark)
     if ends.stdout >= 0:
         logs.redirect_output(ends.stdout, ends.stderr)
     forwarder = logs.install(socket.socket(fileno=ends.logs), boot.settings.log_level, dict)

@@ -13,10 +13,8 @@ same reasons.
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import threading
-from collections.abc import Iterator
 from typing import Final
 
 from supervisor.errors import JobCancelled
@@ -66,18 +64,17 @@ class Interrupter:
         """Forget a request that was not raised. Runs on: the main thread."""
         self._reason = None
 
-    @contextlib.contextmanager
-    def armed(self) -> Iterator[None]:
-        """While the block runs, a request raises in it, once.
+    def arm(self) -> None:
+        """From now on a request raises, once; here and now if there is one already.
 
-        Runs on: the main thread.
+        Call it inside the ``try`` that ends in :meth:`disarm`. Runs on: the main thread.
         """
         self._armed = True
-        try:
-            self._raise_if_asked()
-            yield
-        finally:
-            self._armed = False
+        self._raise_if_asked()
+
+    def disarm(self) -> None:
+        """From now on a request is kept. Runs on: the main thread."""
+        self._armed = False
 
     def _handle(self, signum: int, frame: object) -> None:
         if self._armed:

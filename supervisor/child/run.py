@@ -188,9 +188,12 @@ class JobRunner:
 
     def _enter(self, context: JobContext, enter: Callable[[], Any]) -> Any:
         self._on_shutdown = self._interrupt_after_grace
-        with self._interrupter.armed():
+        try:
+            self._interrupter.arm()
             self._stop.register(self._interrupter.fire)
             value = enter()
+        finally:
+            self._interrupter.disarm()
         self._stop.register(None)
         if not inspect.isawaitable(value):
             return value

@@ -7,8 +7,9 @@ touches are copied and the modules it needs are imported.
 
 The order of messages is the protocol's heart:
 
-* STARTED is sent before anything of the job is opened. A worker that dies
-  without it has not begun, and its job may be given to another.
+* The mark is set before anything of the job is opened. A worker that dies without
+  it has not begun, and its job may be given to another. STARTED tells it to the
+  supervisor a moment later, off the way to the user's code.
 * FINISHED is sent when the job is over, its callbacks included. A worker on its
   last job leaves by itself after it.
 """
@@ -33,7 +34,8 @@ import msgspec
 from ipc import fds
 from ipc.channel import BlockingChannel
 from ipc.errors import ChannelBroken, IpcError
-from ipc.frames import Need
+from ipc.frames import Need, encode_frame
+from ipc.mark import set_mark
 from ipc.messages import (
     Decoder,
     DrainBegan,
@@ -110,6 +112,7 @@ class Worker:
         self._interrupter.install()
         self._stop = StopRequest()
         self._context: JobContext | None = None
+        self._next_context = JobContext(proc)
         self._control = ControlThread(
             self._channel,
             on_stop=self._stop.ask,
@@ -126,6 +129,13 @@ class Worker:
             stop=self._stop,
             settings=settings,
         )
+        self._mark = ends.mark
+        self._began_at = 0.0
+        self._title_shown = False
+        # The job that runs; None once it is over. Under the lock, so that nobody
+        # tells of a job's beginning after its end.
+        self._job_id: str | None = None
+        self._telling = threading.Lock()
         self._idle_on_loop = False
         self._drain: DrainBegan | None = None
         # "A job begins" and "a drain begins" meet here, in two threads.
@@ -141,8 +151,8 @@ class Worker:
         except BaseException as exc:  # noqa: BLE001 - around the user's code: reported
             self._channel.send(SetupError(error_text(exc)))
             self._leave(1)
-        self._rehearse()
         self._control.take_back()
+        self._rehearse()
         if self._stop.reason is not None:
             self._leave(0)
         self.is_ready = True
@@ -169,30 +179,23 @@ class Worker:
             self._runner.run_on_loop(result)
 
     def _rehearse(self) -> None:
-        """Go through a hand-over with nothing in it, to the last import and page."""
+        """Go through a hand-over with nothing in it, to the last import and page.
+
+        The very code that jobs go through, on a channel of its own.
+        """
         ours, theirs = socket.socketpair()
-        rehearsal = BlockingChannel(ours, _decoder)
+        real, self._channel = self._channel, BlockingChannel(ours, _decoder)
         try:
-            body = pickle.dumps((_nothing, (), {}))
-            message = RunJob("rehearsal", "call", False, body)
-            theirs.sendall(len(encode(message)).to_bytes(4, "big") + b"\0" + encode(message))
-            received = rehearsal.receive()
-            assert received is not None
-            rehearsal.send(Started("rehearsal", time.monotonic()))
-            job = received[0]
-            assert isinstance(job, RunJob)
-            for enter in (_nothing, _nothing_async):
-                session = Session(JobInfo(job.job))
-                context = JobContext(session, self._proc)
-                contexts.set_current(context)
-                ending = self._runner.run(
-                    context, enter, exit_is_an_ending=False, on_session_end=None
-                )
-                contexts.set_current(None)
-                rehearsal.send(self._finished(job, ending, _usage())[0])
+            for function in (_nothing_async, _nothing):
+                body = pickle.dumps((function, (), {}))
+                theirs.sendall(encode_frame(encode(RunJob("rehearsal", "call", False, body))))
+                job, descriptors = self._next_message()
+                assert isinstance(job, RunJob)
+                self._run_job(job, descriptors)
         finally:
-            rehearsal.close()
+            self._channel.close()
             theirs.close()
+            self._channel = real
 
     # ── idle ─────────────────────────────────────────────────────────────────
 
@@ -238,27 +241,30 @@ class Worker:
     # ── a job ────────────────────────────────────────────────────────────────
 
     def _run_job(self, job: RunJob, descriptors: list[int]) -> None:
-        self._send(Started(job.job, time.monotonic()))
+        self._began(job.job)
         # What was used while idle is next to nothing: no need to look again now.
         before = self._used
-        # The title is set by the other thread, off the way to the user's code.
-        self._control.give(self._title(f"job {job.job}"))
+        self._control.give(self._tell_begun)
         ending = self._run_body(job, descriptors)
         if os.getpid() != self._pid:
             self._end_of_a_fork(ending)
+        with self._telling:
+            self._job_id = None
         after = self._used = _usage()
         finished, descriptors = self._finished(job, ending, (after[0] - before[0], after[1]))
         # Dropped before the caller hears of the end: what the job held is closed.
         del ending
         self._context = None
         contexts.set_current(None)
+        self._next_context = JobContext(self._proc)
         if job.last:
             self._send(finished, descriptors)
             self._leave(0)
         self._control.take_back()
         self._interrupter.reset()
-        if self._settings.titles:
+        if self._title_shown:
             isolate.set_title("idle")
+            self._title_shown = False
         self._send(finished, descriptors)
         if self._stop.reason is not None:
             self._leave(0)
@@ -273,18 +279,39 @@ class Worker:
         logs.flush_output()
         os._exit(0 if ending.error is None else 1)
 
-    def _title(self, title: str) -> Any:
-        return (lambda: isolate.set_title(title)) if self._settings.titles else None
+    def _began(self, job: str) -> None:
+        """Put it on record that the job begins: from here on it is never handed over again."""
+        self._job_id = job
+        self._began_at = time.monotonic()
+        try:
+            set_mark(self._mark, self._began_at)
+        except OSError:
+            # Under a limit on file sizes. A message does as well, only not as fast.
+            self._tell_begun()
+
+    def _tell_begun(self) -> None:
+        """Tell the supervisor, and everybody who looks at ``ps``, if the job is not over.
+
+        Runs on: the control thread.
+        """
+        with self._telling:
+            job = self._job_id
+            if job is None:
+                return  # it is over
+            self._channel.send(Started(job, self._began_at))
+            if self._settings.titles:
+                self._title_shown = True
+                isolate.set_title(f"job {job}")
 
     def _run_body(self, job: RunJob, descriptors: list[int]) -> Ending:
         body: Union[bytes, bytearray] = job.body
-        try:
-            if descriptors:
+        if descriptors:
+            try:
                 body = fds.read_memory(
                     descriptors[0], max_bytes=self._settings.max_payload_bytes, what="the job"
                 )
-        finally:
-            fds.close_all(descriptors)
+            finally:
+                fds.close_all(descriptors)
         if job.kind == "session":
             return self._run_session(_session_decoder.decode(body))
         context = self._begin(Session(JobInfo(job.job)))
@@ -313,7 +340,9 @@ class Worker:
         )
 
     def _begin(self, session: Session) -> JobContext:
-        context = JobContext(session, self._proc, on_shutdown=self._runner.shutdown_called)
+        # Made before it was needed: there is time while the worker is idle.
+        context = self._next_context
+        context._begin(session, self._runner.shutdown_called)
         contexts.set_current(context)
         with self._drain_lock:
             self._context = context
@@ -371,6 +400,7 @@ class Worker:
             cut(ending.reason, 1024),
             payload,
             error,
+            self._began_at,
             ending.entered_at,
             usage[0],
             usage[1],

@@ -278,6 +278,7 @@ async def serve() -> int:
             commands.do(f"submit {room}")
 
     server.on("started", started)
+    server.on("worker_warm", lambda event: say("worker warm", worker=event.pid))
     server.on("draining", lambda event: say("draining", remaining=event.remaining))
     server.on(
         "worker_exited",

@@ -15,6 +15,7 @@ import threading
 import time
 from typing import Any
 
+from ipc.messages import RunJob
 from supervisor import JobProcess
 
 
@@ -116,8 +117,12 @@ def stops_reading_when_a_job_comes(proc: JobProcess) -> None:
     from supervisor.child.worker import Worker
 
     status = proc.user_arguments
+    run_job = Worker._run_job
 
-    def die(*_: object) -> None:
+    def die(worker: Worker, job: RunJob, descriptors: list[int]) -> None:
+        if job.job == "rehearsal":
+            run_job(worker, job, descriptors)
+            return
         if status is None:
             is_killed(proc)
         os._exit(status)

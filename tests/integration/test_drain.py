@@ -244,7 +244,7 @@ def test_a_request_that_is_being_answered_is_waited_for(serve: Serve, reports: R
 
 def test_idle_workers_stop_at_once(serve: Serve, reports: Reports) -> None:
     server = serve("ends_when_released", num_idle_processes=2)
-    reports.wait_for("accepted")
+    reports.wait_for("worker warm", 3)  # one of which has the job
     server.begin_drain()
     for count in (1, 2):
         gone = reports.wait_for("worker exited", count)

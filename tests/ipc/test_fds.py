@@ -14,6 +14,7 @@ from hypothesis import given, strategies as st
 
 from ipc import fds
 from ipc.errors import ChannelBroken, PayloadTooLarge, ProtocolError
+from ipc.frames import MAX_FRAME_DESCRIPTORS
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -231,9 +232,11 @@ def test_the_end_of_the_stream_is_empty_bytes(pair: Pair) -> None:
 def test_descriptors_over_the_limit_are_dropped_by_the_kernel_and_that_is_told(pair: Pair) -> None:
     ours, theirs = pair
     reader, writer = os.pipe()
-    fds.send_with_descriptors(ours, b"x", [reader, writer] * 3)
+    fds.send_with_descriptors(ours, b"x", [reader, writer] * 10)
     data, received, dropped = fds.receive_with_descriptors(theirs, 100)
-    assert (data, len(received), dropped) == (b"x", 4, True)
+    assert (data, dropped) == (b"x", True)
+    # The kernel's own rounding may make room for one more.
+    assert MAX_FRAME_DESCRIPTORS <= len(received) <= MAX_FRAME_DESCRIPTORS + 1
     fds.close_all([*received, reader, writer])
 
 

@@ -110,7 +110,7 @@ LIES = [
     pytest.param(HEADER.pack(SMALL + 1, 0), "announced 65 bytes", id="one byte over the limit"),
     pytest.param(b"\xff" * 5, "announced 4294967295 bytes", id="four gigabytes"),
     pytest.param(b"GET / HTTP/1.1\r\n", "announced 1195725856 bytes", id="another protocol"),
-    pytest.param(HEADER.pack(1, 5), "announced 5 descriptors", id="one descriptor too many"),
+    pytest.param(HEADER.pack(1, 6), "announced 6 descriptors", id="one descriptor too many"),
 ]
 
 
@@ -204,8 +204,8 @@ def test_the_sender_refuses_what_the_receiver_would_refuse(length: int, descript
     ("payload", "descriptors", "error"),
     [
         pytest.param(b"", 0, "a frame without payload means nothing", id="no payload"),
-        pytest.param(b"x", 5, "5 descriptors, the limit is 4", id="too many descriptors"),
-        pytest.param(b"x", -1, "-1 descriptors, the limit is 4", id="fewer than no descriptors"),
+        pytest.param(b"x", 6, "6 descriptors, the limit is 5", id="too many descriptors"),
+        pytest.param(b"x", -1, "-1 descriptors, the limit is 5", id="fewer than no descriptors"),
         pytest.param(
             bytes(65), 0, "a message has 65 bytes, the limit is 64", id="a payload over the limit"
         ),

@@ -1,0 +1,94 @@
+"""What the machine itself needs: to wake a forked child, and to fork one and reap it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import time
+
+from benchmarks import heavy, jobs
+from benchmarks.drivers.base import Driver, Workload
+
+# The size of the message that wakes the child: about a small job's.
+MESSAGE_BYTES = 256
+
+
+class Floor(Driver):
+    """Has imported what our fork server has, so that its heap is as large as that one's."""
+
+    # How long a child waits in recv before it is woken.
+    idle_seconds = 0.005
+
+    async def open(self, workload: Workload) -> None:
+        import supervisor.child.forkserver  # noqa: F401 - for its heap
+
+        if workload.heavy_mb:
+            heavy.build(workload.heavy_mb)
+        gc.collect()
+
+    async def handover(self, kind: str) -> float:
+        """Return seconds from a send to the first line of a child that was blocked in ``recv``.
+
+        A fresh fork each time: no pool can hand a job to a single-use process faster
+        than the kernel wakes one.
+        """
+        ours, theirs = socket.socketpair()
+        pid = os.fork()
+        if pid == 0:
+            theirs.recv(MESSAGE_BYTES)
+            theirs.send(repr(time.monotonic()).encode())
+            os._exit(0)
+        try:
+            # As long as an idle worker has been idle: a CPU that has slept longer wakes later.
+            time.sleep(self.idle_seconds)
+            sent = time.monotonic()
+            ours.send(b"x" * MESSAGE_BYTES)
+            return float(ours.recv(64)) - sent
+        finally:
+            os.waitpid(pid, 0)
+            ours.close()
+            theirs.close()
+
+    async def settle(self) -> None:
+        """Nothing to wait for: the pause is the child's, which is forked after it."""
+
+    async def round_trip(self) -> float:
+        """Return seconds for ``fork``, ``_exit`` and ``waitpid``."""
+        began = time.monotonic()
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+        return time.monotonic() - began
+
+    async def all_at_once(self, count: int) -> float:
+        """Return seconds for *count* of them, one after the other."""
+        began = time.monotonic()
+        for _ in range(count):
+            await self.round_trip()
+        return time.monotonic() - began
+
+    async def burst(self, count: int, hold: float) -> float:
+        """Return seconds until the last of *count* forked children has begun."""
+        reader, writer = os.pipe()
+        began = time.monotonic()
+        pids = []
+        for _ in range(count):
+            pid = os.fork()
+            if pid == 0:
+                os.write(writer, f"{time.monotonic()!r}\n".encode())
+                os._exit(0)
+            pids.append(pid)
+        os.close(writer)
+        for pid in pids:
+            os.waitpid(pid, 0)
+        with open(reader, encoding="ascii") as lines:
+            return max(map(float, lines)) - began
+
+    async def heavy_objects(self) -> int:
+        return jobs.heavy_objects()
+
+    async def wait_idle(self, seconds: float) -> None:
+        """Have each child wait so long before it is woken, as the workers of a pool do."""
+        self.idle_seconds = seconds
