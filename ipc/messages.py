@@ -190,10 +190,10 @@ class Finished(Message, frozen=True):
     reason: str
     payload: Union[bytes, None]
     error: Union[ErrorText, None]
+    began_at: float  # CLOCK_MONOTONIC, as in its mark
     entered_at: float  # CLOCK_MONOTONIC just before the user's function; 0.0: never entered
     cpu_seconds: float
     max_rss_bytes: int
-    began_at: float = 0.0  # CLOCK_MONOTONIC, as in its mark
 
 
 class Pong(Message, frozen=True):

@@ -401,10 +401,10 @@ class Worker:
             cut(ending.reason, 1024),
             payload,
             error,
+            self._began_at,
             ending.entered_at,
             usage[0],
             usage[1],
-            self._began_at,
         )
         return finished, descriptors
 

@@ -76,7 +76,8 @@ def this_job() -> str:
 
 
 def finished(job: str, payload: bytes | None = None, status: str = "succeeded") -> Finished:
-    return Finished(job, status, "", payload, None, time.monotonic(), 0.0, 0)
+    now = time.monotonic()
+    return Finished(job, status, "", payload, None, now, now, 0.0, 0)
 
 
 # ── bytes that are no messages ───────────────────────────────────────────────

@@ -7,6 +7,7 @@ the pidfd beside a pid is that pid's.
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 from typing import Any, Final
@@ -79,6 +80,7 @@ class Impostor:
         self.server = forkserver.ForkServer(loop, blueprint, supply, 10.0)
         near, far = make_ends(capture_output=False)
         near.logs.close()
+        os.close(near.mark)
         self.server._channel = AsyncChannel(
             loop,
             near.channel,

@@ -47,8 +47,8 @@ def from_worker(job: str = "J-1") -> list[Message]:
         Ready(0.25),
         SetupError(ERROR),
         Started(job, 1000.0),
-        Finished(job, "succeeded", "", b"\x80\x05K\x01.", None, 1000.0, 0.1, 4096),
-        Finished(job, "failed", "raised", None, ERROR, 0.0, 0.0, 0),
+        Finished(job, "succeeded", "", b"\x80\x05K\x01.", None, 999.0, 1000.0, 0.1, 4096),
+        Finished(job, "failed", "raised", None, ERROR, 999.0, 0.0, 0.0, 0),
         Pong(1),
         Lagging(0.5, "  File a.py, line 1\n"),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import stat
 from collections.abc import AsyncIterator
@@ -23,14 +24,27 @@ from tests.supervisor.fakes_host import FakeHost
 SECRET = "sesame-4711"
 
 
-@pytest.fixture
-async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
-    """The TCP port of a health server that is short of patience."""
-    monkeypatch.setattr(visitors, "HEAD_SECONDS", 0.3)
+@contextlib.asynccontextmanager
+async def health() -> AsyncIterator[int]:
     server = HealthServer(FakeHost(), "127.0.0.1", 0)
     await server.start()
     yield server.port
     await server.close()
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    """The TCP port of a health server."""
+    async with health() as number:
+        yield number
+
+
+@pytest.fixture
+async def impatient(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
+    """The same, of one that is short of patience."""
+    monkeypatch.setattr(visitors, "HEAD_SECONDS", 0.3)
+    async with health() as number:
+        yield number
 
 
 @pytest.fixture
@@ -108,17 +122,17 @@ async def test_a_page_of_another_origin_gets_nothing_and_no_leave_to_read(port: 
     ],
 )
 async def test_a_client_that_sends_no_whole_head_is_shown_out(
-    door: str, said: bytes, request: pytest.FixtureRequest, port: int, control: str
+    door: str, said: bytes, request: pytest.FixtureRequest, impatient: int, control: str
 ) -> None:
-    reader, writer = await connect(port if door == "port" else control)
+    reader, writer = await connect(impatient if door == "port" else control)
     writer.write(said)
     assert await soon(reader.read(), 10) == b""
     writer.close()
     await writer.wait_closed()
 
 
-async def test_a_client_that_sends_its_head_byte_by_byte_gets_no_more_time(port: int) -> None:
-    reader, writer = await connect(port)
+async def test_a_client_that_sends_its_head_byte_by_byte_gets_no_more_time(impatient: int) -> None:
+    reader, writer = await connect(impatient)
     writer.write(b"GET / HTTP/1.1\r\nX: ")
 
     async def drip() -> None:
@@ -139,8 +153,7 @@ async def test_slow_clients_hold_up_nobody(port: int) -> None:
     for _, writer in slow:
         writer.write(b"GET / HTTP/1.1\r\nX: ")
     assert (await ask(port, "GET /healthz HTTP/1.1\nHost: localhost\n")).endswith("ok\n")
-    for reader, writer in slow:
-        assert await soon(reader.read(), 10) == b""
+    for _, writer in slow:
         writer.close()
         await writer.wait_closed()
 

@@ -62,7 +62,7 @@ def test_a_message_out_of_place_costs_the_child_its_life(stage: Stage, message: 
         pytest.param([Hello(1), Hello(1)], id="HELLO twice"),
         pytest.param([Hello(1), Started("J-1", 1.0)], id="STARTED before READY"),
         pytest.param([Hello(1), Ready(0.1), Ready(0.1)], id="READY twice"),
-        pytest.param([Hello(1), Ready(0.1), finished("J-1")], id="FINISHED before STARTED"),
+        pytest.param([Hello(1), Ready(0.1), finished("J-2")], id="FINISHED for another job"),
     ],
 )
 def test_a_child_that_speaks_too_early_is_killed_and_its_job_goes_to_the_next(
@@ -144,7 +144,7 @@ def test_what_a_job_says_of_its_own_cost_is_believed_only_where_it_can_be_true(
     stage: Stage, cpu: float, rss: int, entered: float
 ) -> None:
     child, handle = stage.running()
-    child.says(Finished("J-1", "succeeded", "", None, None, entered, cpu, rss))
+    child.says(Finished("J-1", "succeeded", "", None, None, entered, entered, cpu, rss))
     outcome = handle.outcome
     assert outcome is not None
     assert outcome.status is JobStatus.SUCCEEDED
@@ -162,7 +162,7 @@ def test_a_status_that_nobody_knows_is_a_failure(stage: Stage) -> None:
 @pytest.mark.parametrize("reason", ["", "\0", "\n2026-01-01 INFO forged", "x" * 100_000])
 def test_a_reason_is_text_and_nothing_else(stage: Stage, reason: str) -> None:
     child, handle = stage.running()
-    child.says(Finished("J-1", "cancelled", reason, None, None, 0.0, 0.0, 0))
+    child.says(Finished("J-1", "cancelled", reason, None, None, 0.0, 0.0, 0.0, 0))
     assert handle.outcome is not None
     assert handle.outcome.reason == reason
 

@@ -70,7 +70,7 @@ def test_a_crafted_pickle_in_memory_of_its_own_is_opened_by_its_caller_only(stag
 def test_with_data_only_results_no_pickle_is_ever_opened(stage: Stage, status: str) -> None:
     child, handle = stage.running(data_only=True)
     error = ErrorText("ValueError", "no", "")
-    child.says(Finished("J-1", status, "", CRAFTED, error, 0.0, 0.0, 0))
+    child.says(Finished("J-1", status, "", CRAFTED, error, 0.0, 0.0, 0.0, 0))
     child.exits()
     try:
         handle.result()
@@ -104,7 +104,7 @@ def test_a_pickle_that_cannot_be_opened_is_an_error_of_its_caller_only(
 def test_a_pickle_that_is_no_exception_cannot_be_raised(stage: Stage) -> None:
     child, handle = stage.running()
     error = ErrorText("ValueError", "no", "")
-    child.says(Finished("J-1", "failed", "", pickle.dumps("a text"), error, 0.0, 0.0, 0))
+    child.says(Finished("J-1", "failed", "", pickle.dumps("a text"), error, 0.0, 0.0, 0.0, 0))
     with pytest.raises(ResultError, match="expected an exception"):
         handle.result()
 
