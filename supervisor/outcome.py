@@ -68,7 +68,7 @@ class Facts:
     wall_offset: float  # wall clock minus monotonic clock
     pid: int | None = None
     handed_at: float | None = None
-    started_at: float | None = None  # from STARTED
+    started_at: float | None = None  # by its mark, or by STARTED
     ask: Ask | None = None
     kill: Kill | None = None
     exit: Exit | None = None

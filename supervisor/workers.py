@@ -9,7 +9,7 @@ A job's way:
 
 1. ``submit``: an idle worker takes it at once, in the caller's own call, with one
    ``send``. Otherwise it waits, first come, first served.
-2. The worker says STARTED. If it dies before that, the job goes to the front of
+2. The worker sets its mark. If it dies before that, the job goes to the front of
    the queue again, three times at most.
 3. The worker says FINISHED, or the kernel says how it ended. Either gives the job
    its outcome.
