@@ -41,9 +41,16 @@ def set_mark(fd: int, moment: float) -> None:
     os.pwrite(fd, _MOMENT.pack(moment), 0)
 
 
-def read_mark(fd: int) -> float | None:
-    """Return the moment, unchecked: it is a child's word. None if there is none."""
-    written = os.pread(fd, _MOMENT.size, 0)
+def read_mark(fd: int) -> bytes:
+    """Return what is written there, for comparing with what was there before.
+
+    A job may have written nonsense over it, so what counts is whether it changed.
+    """
+    return os.pread(fd, _MOMENT.size, 0)
+
+
+def moment_of(written: bytes) -> float | None:
+    """Return the moment that a mark holds, unchecked; None if it holds none."""
     if len(written) != _MOMENT.size:
         return None
     (moment,) = _MOMENT.unpack(written)

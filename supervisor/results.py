@@ -22,6 +22,7 @@ from supervisor.errors import (
     JobRejected,
     JobTimedOut,
     ResultError,
+    SupervisorError,
     WorkerLost,
 )
 from supervisor.job import JobOutcome, JobStatus
@@ -127,8 +128,8 @@ class RemoteTraceback(Exception):
         return f'\n"""\n{self.text}"""'
 
 
-class JobRaised(Exception):
-    """Stands for a job's exception where only its text may travel (data-only results).
+class JobRaised(SupervisorError):
+    """Stands for a job's exception of which only the text could travel.
 
     Args:
         type: name of the exception's class.

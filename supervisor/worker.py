@@ -24,7 +24,7 @@ from typing import Any, Final, NoReturn
 from ipc import fds
 from ipc.aio import AsyncChannel
 from ipc.errors import IpcError, ProtocolError
-from ipc.mark import read_mark
+from ipc.mark import moment_of, read_mark
 from ipc.messages import (
     Decoder,
     DrainBegan,
@@ -110,6 +110,7 @@ class Worker:
         self._what_failed = ("", "")
         self._last_job_id: str | None = None
         self._told_begun = False
+        self._mark_before = b""  # what its mark holds while it is idle
         self._channel: AsyncChannel[FromWorker] = AsyncChannel(
             loop, side.channel, _decoder, on_message=self._received, on_end=self._channel_ended
         )
@@ -154,6 +155,8 @@ class Worker:
         # The state changes before the acts run: an act may call back into us, and
         # that event must meet the new state.
         self._state = after
+        if after is State.IDLE:
+            self._mark_before = read_mark(self._mark)
         if event is Event.HAND_OVER:
             # First of all: while we do the rest, the kernel wakes the worker. It
             # does not call back; what it finds wrong, it says on the next turn.
@@ -425,11 +428,12 @@ class Worker:
 
     def _marked(self, job: JobRecord) -> float | None:
         """Return when *job* began as its mark has it, None if it does not say so."""
-        moment = read_mark(self._mark)
-        # The mark of the job before this one is older than the hand-over.
-        if moment is None or job.handed_at is None or not moment >= job.handed_at:
+        written = read_mark(self._mark)
+        if written == self._mark_before or job.handed_at is None:
             return None
-        return moment
+        moment = moment_of(written)
+        # Nonsense was written by the job, which had begun to do it.
+        return moment if moment is not None and moment >= job.handed_at else job.handed_at
 
     def _begun(self, job: JobRecord, moment: float) -> None:
         job.started_at = moment

@@ -91,7 +91,7 @@ def _settle(server: Server, given: dict[str, Any], *, devmode: bool) -> None:
     for flag in settings.move_secrets(sys.argv, given):
         warn(f"{flag} can be seen by every user of this machine: use the variable instead")
     try:
-        server.update_options(**settings.changes(given, server.options, devmode=devmode))
+        server.update_options(**settings.changes(given, devmode=devmode))
     except OptionError as exc:
         raise typer.BadParameter(str(exc)) from exc
     stay_behind_as_init(own_command())

@@ -11,7 +11,6 @@ command line says nothing, and where that comes from.
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import inspect
 import math
@@ -129,7 +128,8 @@ class Setting:
         variable: its environment variable, where it is not ``GREENROOM_NAME``.
         choices: what the shell completes.
         secret: never shown, and warned about on the command line.
-        in_dev: what ``dev`` takes instead of the default, if anything.
+        in_dev: what ``dev`` takes unless the command line or the environment says
+            otherwise: how long production waits is nothing to somebody at a terminal.
     """
 
     name: str
@@ -190,6 +190,13 @@ SETTINGS: Final = (
         "Jobs before a worker is recycled; none: no limit.",
     ),
     _row("initialize_process_timeout", "Workers", _number, "SECONDS", "For setup and preload."),
+    _row(
+        "cgroup",
+        "Workers",
+        _or_none(str),
+        "WHERE",
+        "Where workers get control groups: auto, a directory, or none.",
+    ),
     Setting(
         "multiprocessing_context",
         "Workers",
@@ -209,12 +216,13 @@ SETTINGS: Final = (
     _row("ping_interval", "Jobs", _number, "SECONDS", "Between pings to each worker."),
     _row("ping_timeout", "Jobs", _number, "SECONDS", "A worker silent for so long is killed."),
     _row("high_ping_threshold", "Jobs", _number, "SECONDS", "A loop stuck for so long is logged."),
-    _row(
+    Setting(
         "drain_timeout",
         "Ending",
+        "How long running jobs may go on after SIGTERM; none: for ever.",
         _patience_or_none,
         "SECONDS",
-        "How long running jobs may go on after SIGTERM; none: for ever.",
+        in_dev=0.0,
     ),
     Setting(
         "shutdown_process_timeout",
@@ -303,10 +311,12 @@ def _default(row: Setting, options: ServerOptions, *, devmode: bool) -> str:
     given = os.environ.get(row.envvar)
     if given:
         return f"set by {row.envvar}" if row.secret else f"default: {given}, from the environment"
+    if devmode and row.in_dev is not None:
+        return f"default: {_text(row.in_dev)}"
     value = getattr(options.resolve(devmode=devmode), row.name)
     if value != getattr(ServerOptions().resolve(devmode=devmode), row.name):
         return "set in the program" if row.secret else f"default: {_text(value)}, from the program"
-    return f"default: {_text(row.in_dev if devmode and row.in_dev is not None else value)}"
+    return f"default: {_text(value)}"
 
 
 def _text(value: object) -> str:
@@ -320,23 +330,18 @@ def _text(value: object) -> str:
 # ── what was set ─────────────────────────────────────────────────────────────
 
 
-def changes(
-    given: Mapping[str, object], options: ServerOptions, *, devmode: bool
-) -> dict[str, object]:
+def changes(given: Mapping[str, object], *, devmode: bool) -> dict[str, object]:
     """Return what to change in *options*, from what typer read of the table.
 
     Args:
         given: by name; None where nothing was set.
-        options: as the constructor left them.
-        devmode: also what ``dev`` takes where nobody said anything.
+        devmode: also what ``dev`` takes where nothing was set.
     """
     found = {
         name: None if value is NONE else value for name, value in given.items() if value is not None
     }
-    defaults = {each.name: each.default for each in dataclasses.fields(ServerOptions)}
     for row in SETTINGS if devmode else ():
-        untouched = getattr(options, row.name) == defaults[row.name]
-        if row.in_dev is not None and row.name not in found and untouched:
+        if row.in_dev is not None and row.name not in found:
             found[row.name] = row.in_dev
     return found
 

@@ -127,3 +127,27 @@ async def test_limits_that_leave_no_room_to_start_are_told() -> None:
     pool = ProcessPool(num_idle_processes=1, job_limits=ResourceLimits(address_space_mb=10))
     with pytest.raises(SetupFailed, match=r"thread|memory|Memory"):
         await soon(pool.start())
+
+
+def write_to_every_descriptor(path: str) -> None:
+    with open(path, "a", encoding="utf-8") as file:
+        file.write("ran\n")
+    for fd in range(3, 40):
+        try:
+            os.write(fd, b"hello\n")
+        except OSError:
+            continue
+    time.sleep(30)
+
+
+@pytest.mark.parametrize("share", [1, None])
+async def test_a_job_that_writes_over_its_mark_and_its_channel_ran_once(
+    share: int | None, tmp_path: Path
+) -> None:
+    ran = tmp_path / "ran"
+    async with ProcessPool(num_idle_processes=1, max_jobs_per_process=share) as pool:
+        for times in (1, 2):
+            outcome = await soon(pool.submit(write_to_every_descriptor, os.fspath(ran)).wait())
+            assert outcome.status is JobStatus.FAILED
+            assert ran.read_text(encoding="utf-8") == "ran\n" * times
+        assert pool.stats().total_handed_again == 0

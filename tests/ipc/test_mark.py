@@ -8,12 +8,12 @@ import resource
 import pytest
 from hypothesis import given, strategies as st
 
-from ipc.mark import make_mark, read_mark, set_mark
+from ipc.mark import make_mark, moment_of, read_mark, set_mark
 
 
 def test_a_new_mark_is_not_set() -> None:
     fd = make_mark()
-    assert read_mark(fd) is None
+    assert moment_of(read_mark(fd)) is None
     os.close(fd)
 
 
@@ -22,7 +22,7 @@ def test_the_last_moment_counts(moments: list[float]) -> None:
     fd = make_mark()
     for moment in moments:
         set_mark(fd, moment)
-    assert read_mark(fd) == moments[-1]
+    assert moment_of(read_mark(fd)) == moments[-1]
     os.close(fd)
 
 
@@ -33,7 +33,7 @@ def test_what_a_child_wrote_is_read_when_it_is_dead() -> None:
         set_mark(fd, 17.5)
         os.kill(os.getpid(), 9)
     os.waitpid(pid, 0)
-    assert read_mark(fd) == 17.5
+    assert moment_of(read_mark(fd)) == 17.5
     os.close(fd)
 
 
@@ -42,7 +42,7 @@ def test_a_mark_that_was_cut_short_is_not_set(size: int) -> None:
     fd = make_mark()
     set_mark(fd, 17.5)
     os.ftruncate(fd, size)
-    assert read_mark(fd) is None
+    assert moment_of(read_mark(fd)) is None
     os.close(fd)
 
 

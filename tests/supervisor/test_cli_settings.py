@@ -57,22 +57,23 @@ def test_the_help_tells_the_effective_default(
 
 def test_what_was_set_is_changed_and_nothing_else() -> None:
     given = {"port": NONE, "host": None, "max_jobs": 3}
-    assert settings.changes(given, ServerOptions(), devmode=False) == {"port": None, "max_jobs": 3}
+    assert settings.changes(given, devmode=False) == {"port": None, "max_jobs": 3}
 
 
 @pytest.mark.parametrize(
-    ("given", "options", "expected"),
+    ("given", "expected"),
     [
-        pytest.param({}, {}, 2.0, id="nobody said anything"),
-        pytest.param({"shutdown_process_timeout": 10.0}, {}, 10.0, id="the command line did"),
-        pytest.param({}, {"shutdown_process_timeout": 5.0}, None, id="the program did"),
+        pytest.param({}, (0.0, 2.0), id="nobody said anything"),
+        pytest.param({"drain_timeout": 5.0}, (5.0, 2.0), id="the command line did, of the drain"),
+        pytest.param({"shutdown_process_timeout": 9.0}, (0.0, 9.0), id="and of the grace"),
     ],
 )
-def test_dev_has_a_short_grace_unless_somebody_wants_another(
-    given: dict[str, object], options: dict[str, float], expected: float | None
+def test_dev_ends_soon_whatever_the_program_wants_in_production(
+    given: dict[str, object], expected: tuple[float, float]
 ) -> None:
-    found = settings.changes(given, ServerOptions(**options), devmode=True)  # type: ignore[arg-type]
-    assert found.get("shutdown_process_timeout") == expected
+    found = settings.changes(given, devmode=True)
+    assert (found["drain_timeout"], found["shutdown_process_timeout"]) == expected
+    assert "drain_timeout" not in settings.changes({}, devmode=False)
 
 
 def test_a_misspelt_variable_is_named_with_what_was_probably_meant() -> None:
