@@ -166,7 +166,8 @@ class Harness:
         seconds, left = await seconds_until_nothing_is_left(GONE_SECONDS)
         if how == KILLED:
             self._gone_after.append(seconds)
-        kept = self._out_of_reach if self._both_are_dead(killed_at) else self._leftovers
+        helpless = how == KILLED and (_has_stopped_fork_server(left) or self._had_none(killed_at))
+        kept = self._out_of_reach if helpless else self._leftovers
         kept += [f"after a supervisor {how}: {each}" for each in left]
         status = program.process.returncode
         if how == BY_ITSELF or (how == DRAINED and status not in (0, 124)):
@@ -174,7 +175,7 @@ class Harness:
         program.collect_log(self._log)
         program.close()
 
-    def _both_are_dead(self, killed_at: float) -> bool:
+    def _had_none(self, killed_at: float) -> bool:
         """Return whether a fork server was killed so shortly before that there was no other yet."""
         self._look()
         deaths = [
@@ -322,3 +323,8 @@ class Harness:
         fell = [each.until for each in self._injected if each.kind == "SIGKILL of the fork server"]
         over = self._ledger.jobs[job].told_at
         return self._runs.parents[job] == os.getpid() or any(began <= each <= over for each in fell)
+
+
+def _has_stopped_fork_server(left: list[str]) -> bool:
+    """Return whether who should have killed the rest was itself stopped."""
+    return any("stopped in" in each and each.endswith("greenroom: fork server") for each in left)
