@@ -3,6 +3,7 @@
 #     make demo                        a real server, a few dozen jobs, a kill and a drain
 #     make check                       all that CI checks
 #     make test ARGS="-k drain -x"     the tests, or some of them
+#     make fuzz ARGS="--seed 7"        a million inputs for the decoders, 100,000 for the supervisor
 #     make chaos ARGS="--minutes 60"   a server under load and under attack; see docs/reliability.md
 #     make soak                        100,000 jobs: does anything grow?
 #     make check PYTHON=python3.13 VENV=.venv-3.13
@@ -20,7 +21,7 @@ SERVER := $(VENV)/installed-server
 DEV    := $(VENV)/installed-dev
 BENCH  := $(VENV)/installed-bench
 
-.PHONY: help demo test check format bench chaos soak clean
+.PHONY: help demo test check format bench fuzz chaos soak clean
 .DELETE_ON_ERROR:
 
 help:
@@ -45,6 +46,9 @@ format: $(DEV)
 
 bench: $(BENCH)
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m benchmarks $(ARGS)
+
+fuzz: $(DEV)
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 chaos: $(DEV)
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.chaos $(ARGS)

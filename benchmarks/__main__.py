@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from benchmarks import results, summary, table
 from benchmarks.effort import FULL, QUICK, Effort
+from benchmarks.noise import Moment, Noise
 from benchmarks.results import Result
 from benchmarks.summary import NAMES
 
@@ -23,13 +24,15 @@ from benchmarks.summary import NAMES
 def run(name: str, effort: Effort, directory: Path) -> Result:
     """Run one benchmark, print its detail, write its results."""
     print(f"\n{name}: {results.machine_line()}", flush=True)
-    began = time.monotonic()
+    before = Moment.now()
     result: Result = importlib.import_module(f"benchmarks.{name}").run(effort)
-    print(f"{result.question}; {effort.rounds} rounds, {time.monotonic() - began:.0f} s\n")
+    after = Moment.now()
+    noise = Noise.between(before, after, os.cpu_count() or 1)
+    print(f"{result.question}; {effort.rounds} rounds, {after.at - before.at:.0f} s; {noise}\n")
     if result.detail:
         print(*table.lines(result.detail[1:], result.detail[0]), sep="\n", end="\n\n")
     print(*table.lines([row.cells() for row in result.rows]), sep="\n", flush=True)
-    result.write(directory)
+    result.write(directory, noise)
     draw(name, directory)
     return result
 

@@ -15,8 +15,8 @@ from benchmarks.table import Row, Target
 
 IDLE = 4
 SECONDS = 1.0  # that a measure should take about
-TRIAL = 8  # jobs, not counted: they meet the workers that had been idle
-FEWEST, MOST = 12, 300
+TRIAL = 12  # jobs, not counted: they meet the workers that had been idle
+FEWEST, MOST = 12, 150
 
 EVERYBODY = ("floor", "ours", *PEERS)
 Rounds = dict[str, list[list[float]]]  # seconds, by contestant, then by round

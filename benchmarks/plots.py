@@ -7,12 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import handover, many
-from benchmarks.drivers.registry import REGISTRY
+from benchmarks.drivers.registry import PEERS, REGISTRY, Kind
 from benchmarks.figures import Spread, Summary
 
 OURS = "#c0392b"
 FLOOR = "#27ae60"
 PEER = "#8fa3b5"
+# In curves peers have to be told apart; muted, so that ours and the floor stand out.
+PEER_CURVES = dict(
+    zip(
+        PEERS,
+        ("#34495e", "#2980b9", "#8e44ad", "#b7950b", "#bdc3c7", "#7f8c8d", "#d3a26a", "#16a085"),
+        strict=True,
+    )
+)
 
 Content = Mapping[str, Any]
 Lines = Sequence[tuple[str, Sequence[float], str]]  # label, sample, colour
@@ -32,17 +40,14 @@ def draw(content: Content, directory: Path) -> Path | None:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(9, 4.2), layout="constrained")
     drawer(axes, content)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.text(
-        0.995,
-        0.005,
-        f"{content['machine']['cpu']}, {content['machine']['cpus']} CPUs, "
-        f"{content['taken'][:10]}, {content['versions']['commit']}",
-        ha="right",
-        va="bottom",
-        fontsize=6,
+    about = content["machine"]
+    axes.set_title(
+        f"{about['cpu']}, {about['cpus']} CPUs, Python {about['python']}, {content['taken'][:10]}",
+        loc="right",
+        fontsize=7,
         color="gray",
     )
     path = directory / f"{content['benchmark']}.png"
@@ -52,15 +57,25 @@ def draw(content: Content, directory: Path) -> Path | None:
 
 
 def colour(name: str) -> str:
-    """Return whose colour that is."""
-    if name.startswith("floor"):
-        return FLOOR
-    return OURS if name in ("ours", "server", *handover.OURS) else PEER
+    """Return whose colour that is, as a bar."""
+    if name in handover.OURS:
+        return OURS
+    return {Kind.FLOOR: FLOOR, Kind.OURS: OURS, Kind.PEER: PEER}[REGISTRY[name].kind]
+
+
+def curve_colour(name: str) -> str:
+    """Return the same for a curve."""
+    return PEER_CURVES.get(name) or colour(name)
 
 
 def label(name: str) -> str:
     """Return what a contestant is called."""
-    return handover.LABELS.get(name) or REGISTRY[name].label
+    return REGISTRY[name].label
+
+
+def short(figure: float) -> str:
+    """Return a number with three digits, or all before the point."""
+    return f"{figure:.0f}" if abs(figure) >= 100 else f"{figure:.3g}"
 
 
 # ── shapes ───────────────────────────────────────────────────────────────────
@@ -79,7 +94,8 @@ def cdf(axes: Any, lines: Lines, unit: str) -> None:
     axes.set_xlabel(unit)
     axes.set_ylabel("share of samples")
     axes.grid(alpha=0.3, which="both")
-    axes.legend(fontsize=7, loc="lower right")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
 
 
 def bars(axes: Any, rounds: Mapping[str, Sequence[float]], unit: str, *, log: bool = False) -> None:
@@ -97,9 +113,10 @@ def bars(axes: Any, rounds: Mapping[str, Sequence[float]], unit: str, *, log: bo
         error_kw={"lw": 1, "ecolor": "#333"},
     )
     for at, spread in enumerate(spreads):
-        axes.text(spread.high, at, f"  {spread.median:.3g}", va="center", fontsize=8)
+        axes.text(spread.high, at, f"  {short(spread.median)}", va="center", fontsize=8)
     if log:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
     axes.margins(x=0.12)
     axes.set_xlabel(unit)
     axes.tick_params(labelsize=8)
@@ -118,7 +135,7 @@ def _scaled(taken: Mapping[str, Sequence[float]], factor: float) -> dict[str, li
 
 def _handover(axes: Any, content: Content) -> None:
     lines = [
-        (label(name), _pooled(rounds, 1e6), colour(name))
+        (handover.LABELS.get(name) or label(name), _pooled(rounds, 1e6), curve_colour(name))
         for name, rounds in content["samples"].items()
     ]
     cdf(axes, lines, "µs from the call to the job's first line")
@@ -168,13 +185,13 @@ def _supervisor_cost(axes: Any, content: Content) -> None:
     for name, by_size in content["samples"].items():
         sizes = sorted(map(int, by_size))
         medians = [Spread.of(by_size[str(size)]).median * 1e3 for size in sizes]
-        axes.plot(sizes, medians, marker="o", color=colour(name), label=label(name))
+        axes.plot(sizes, medians, marker="o", color=curve_colour(name), label=label(name))
     axes.set_xscale("log")
     axes.set_ylim(bottom=0)
     axes.set_xlabel("jobs submitted at once")
     axes.set_ylabel("ms of supervisor CPU for each job")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
 
 
 def _import_time(axes: Any, content: Content) -> None:

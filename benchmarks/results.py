@@ -7,13 +7,14 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from benchmarks.drivers.registry import REGISTRY
+from benchmarks.noise import Noise
 from benchmarks.table import Row
 
 HERE = Path(__file__).parent
@@ -40,8 +41,8 @@ class Result:
     detail: Sequence[Sequence[str]] = ()
     out: Mapping[str, str] = field(default_factory=dict)
 
-    def write(self, directory: Path = RESULTS) -> Path:
-        """Write it as NAME.json, the machine included; return the path."""
+    def write(self, directory: Path, noise: Noise) -> Path:
+        """Write it as NAME.json, the machine and its noise included; return the path."""
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / f"{self.name}.json"
         content = {
@@ -49,13 +50,14 @@ class Result:
             "question": self.question,
             "taken": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "machine": machine(),
+            "noise": asdict(noise),
             "versions": versions(),
             "rows": [row.as_dict() for row in self.rows],
             "detail": [list(line) for line in self.detail],
             "out": dict(self.out),
             "samples": _short(self.samples),
         }
-        path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        path.write_text(_as_text(content), encoding="utf-8")
         return path
 
 
@@ -68,10 +70,26 @@ def read(name: str, directory: Path = RESULTS) -> dict[str, Any] | None:
     return content
 
 
+def _as_text(content: Mapping[str, Any]) -> str:
+    """Return it as JSON with a line for each entry; thousands of samples do not get one each."""
+    parts = []
+    for key, value in content.items():
+        if isinstance(value, Mapping) and value:
+            inner = ",\n".join(f"  {_dumps(name)}: {_dumps(each)}" for name, each in value.items())
+            parts.append(f" {_dumps(key)}: {{\n{inner}\n }}")
+        else:
+            parts.append(f" {_dumps(key)}: {_dumps(value)}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _short(value: Any) -> Any:
-    """Return *value* with its floats cut to six digits: no clock here is finer."""
+    """Return *value* with its floats cut to four digits: nothing here is known better."""
     if isinstance(value, float):
-        return float(f"{value:.6g}")
+        return float(f"{value:.4g}")
     if isinstance(value, Mapping):
         return {key: _short(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):

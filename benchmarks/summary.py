@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import results, table
+from benchmarks.noise import Noise
 from benchmarks.table import Row
 
 # What follows it in the README is written by ``table``.
@@ -23,6 +24,7 @@ NAMES = (
     "many",
     "supervisor_cost",
     "drain",
+    "logs",
     "import_time",
 )
 
@@ -63,6 +65,7 @@ def page(directory: Path, pictures: str = "") -> list[str]:
             "",
             content["question"][0].upper() + content["question"][1:] + ".",
         ]
+        text += ["", str(Noise(**content["noise"])).capitalize() + " meanwhile."]
         if (directory / f"{name}.png").exists():
             text += ["", f"![{content['question']}]({pictures}{name}.png)"]
         if detail:

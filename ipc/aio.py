@@ -140,8 +140,8 @@ class AsyncChannel(Generic[M]):
         self._closed = True
         self._loop.remove_reader(self._fd)
         self._loop.remove_writer(self._fd)
-        self._sock.close()
-        fds.close_all(self._descriptors)
+        fds.close_socket(self._sock)
+        fds.close_strangers(self._descriptors)
         self._descriptors.clear()
         for _, descriptors in self._waiting:
             fds.close_all(descriptors)
@@ -165,8 +165,8 @@ class AsyncChannel(Generic[M]):
         if dropped:
             # Which of them are missing cannot be told, so every message that has
             # begun by now counts as having come without. Their receivers see that.
-            fds.close_all(received)
-            fds.close_all(self._descriptors)
+            fds.close_strangers(received)
+            fds.close_strangers(self._descriptors)
             self._descriptors.clear()
             self._without_descriptors_before = self._fed
         else:
@@ -198,7 +198,7 @@ class AsyncChannel(Generic[M]):
             try:
                 message = self._decoder.decode(frame.payload)
             except ProtocolError:
-                fds.close_all(mine)
+                fds.close_strangers(mine)
                 raise
             self._on_message(message, mine)
 

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import fcntl
 import os
 import socket
 import sys
 import tempfile
+import termios
+import threading
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -26,6 +29,13 @@ from ipc.frames import MAX_FRAME_DESCRIPTORS
 _F_ADD_SEALS: Final = 1033
 _F_GET_SEALS: Final = 1034
 _SEALS: Final = 0x1 | 0x2 | 0x4 | 0x8  # seal, shrink, grow, write
+
+_SO_PASSRIGHTS: Final = 83  # asm-generic/socket.h, since Linux 6.16
+
+# The kernel itself may hold a page for a moment (migration, huge pages, memory that is
+# watched): it then waits, up to 75 ms, and refuses. Source: mm/memfd.c, memfd_wait_for_pins.
+# Seen while fuzzing.
+_SEAL_TRIES: Final = 5
 
 # A payload above this leaves the frame: the socket buffer of a Unix socket holds
 # about 200 KiB by default, and a send into it must not wait for the reader.
@@ -49,6 +59,54 @@ def close_all(descriptors: Iterable[int]) -> None:
     for fd in descriptors:
         with contextlib.suppress(OSError):
             os.close(fd)
+
+
+def close_strangers(descriptors: Iterable[int]) -> None:
+    """Close descriptors that a peer sent, whatever they are. Never waits.
+
+    Closing a socket that lingers, or a file of a file system that hangs, takes as long
+    as its maker likes. What is not plain memory is closed by a thread that nobody
+    waits for.
+    """
+    others = [fd for fd in descriptors if not _is_memory(fd)]
+    if others:
+        threading.Thread(
+            target=close_all, args=(others,), name="greenroom-close", daemon=True
+        ).start()
+
+
+def _is_memory(fd: int) -> bool:
+    """Return whether *fd* is memory; it is closed then."""
+    try:
+        fcntl.fcntl(fd, _F_GET_SEALS)
+    except OSError:
+        return False
+    os.close(fd)
+    return True
+
+
+def close_socket(sock: socket.socket) -> None:
+    """Close our end of a channel. Never waits.
+
+    What was not read is dropped with it, descriptors as well: see :func:`close_strangers`.
+    """
+    if sock.fileno() >= 0 and _unread(sock):
+        close_strangers([sock.detach()])
+    else:
+        sock.close()
+
+
+def _unread(sock: socket.socket) -> int:
+    count = array.array("i", [0])
+    fcntl.ioctl(sock.fileno(), termios.FIONREAD, count)
+    return count[0]
+
+
+def refuse_descriptors(sock: socket.socket) -> None:
+    """Let the kernel refuse descriptors that the peer would send. Before Linux 6.16: nothing."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
 
 
 def duplicate(descriptors: Iterable[int]) -> tuple[int, ...]:
@@ -111,11 +169,22 @@ def write_memory(payload: bytes | memoryview, name: str = "greenroom") -> int:
         while rest:
             rest = rest[os.write(fd, rest) :]
         if hasattr(os, "memfd_create"):
-            fcntl.fcntl(fd, _F_ADD_SEALS, _SEALS)
+            _seal(fd)
     except BaseException:
         os.close(fd)
         raise
     return fd
+
+
+def _seal(fd: int) -> None:
+    """Seal *fd*. Raises OSError: EBUSY, if its pages stay in use."""
+    for left in reversed(range(_SEAL_TRIES)):
+        try:
+            fcntl.fcntl(fd, _F_ADD_SEALS, _SEALS)
+            return
+        except OSError as exc:
+            if exc.errno != errno.EBUSY or not left:
+                raise
 
 
 def check_memory(fd: int, *, max_bytes: int, what: str = "a payload") -> int:

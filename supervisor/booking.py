@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import msgspec
@@ -23,7 +23,8 @@ from supervisor.handle import JobHandle
 from supervisor.job import AcceptArguments, JobInfo, Session
 from supervisor.load import LoadMeter
 from supervisor.options import Hook
-from supervisor.request import Rejected, ask
+from supervisor.request import Rejected, accept_by_default, ask
+from supervisor.within import within
 
 logger = logging.getLogger("greenroom.admission")
 
@@ -100,6 +101,7 @@ class Booking:
         self._start_job = start_job
         self._server_id = server_id
         self._places: dict[str, JobInfo] = {}
+        self._sessions: dict[str, Session] = {}  # of places whose job was handed over
         self._admitted_at: dict[str, float] = {}
         self._one_at_a_time = asyncio.Lock()
         self._promised: set[str] = set()  # places whose job has not been handed over
@@ -113,14 +115,32 @@ class Booking:
         """Jobs that have a place: promised, waiting or running."""
         return list(self._places.values())
 
+    @property
+    def sessions(self) -> list[Session]:
+        """What the jobs that wait or run were started with."""
+        return list(self._sessions.values())
+
     async def offer(self, job: JobInfo) -> Answer:
         """Return the answer to an offer of *job*. Never raises, always answers in time."""
         began = clock.monotonic()
-        refusal = await self._admit(job)
+        try:
+            # The user's load_fnc may be within its time for each offer and still be
+            # too slow for many at once: they are measured one after the other.
+            refusal = await self._measured(self._admit(job))
+        except asyncio.TimeoutError:
+            logger.warning("job %s is not admitted: too many are offered at once", job.id)
+            return Answer(reason="load", detail=f"not measured within {ANSWER_WITHIN:g} s")
+        except asyncio.CancelledError:
+            if self._places.get(job.id) is job:
+                self.release(job)
+            raise
         if refusal is not None:
             return refusal
+        on_request = self._on_request()
+        if on_request is None:
+            return self._accepted(job, accept_by_default(job))
         left = max(0.05, ANSWER_WITHIN - (clock.monotonic() - began))
-        asking = asyncio.ensure_future(ask(self._on_request(), job, left))
+        asking = asyncio.ensure_future(ask(on_request, job, left))
         self._asking.add(asking)
         try:
             answer = await asking
@@ -134,9 +154,17 @@ class Booking:
         if isinstance(answer, Rejected):
             self.release(job)
             return Answer(reason="rejected", detail=answer.detail, terminate=answer.terminate)
-        accepted = msgspec.structs.replace(job, accept_arguments=answer)
+        return self._accepted(job, answer)
+
+    def _accepted(self, job: JobInfo, arguments: AcceptArguments) -> Answer:
+        accepted = msgspec.structs.replace(job, accept_arguments=arguments)
         self._places[job.id] = accepted
         return Answer(place=KeptPlace(self, accepted))
+
+    async def _measured(self, admitting: Coroutine[Any, Any, Answer | None]) -> Answer | None:
+        if self._meter.is_default:
+            return await admitting  # it has its figure at hand: no need for a task and a clock
+        return await within(ANSWER_WITHIN, admitting)
 
     async def _admit(self, job: JobInfo) -> Answer | None:
         """Take a place for *job*, or return why there is none."""
@@ -179,6 +207,22 @@ class Booking:
     def start(self, job: JobInfo, url: str, token: str) -> JobHandle[Any]:
         """Hand *job* over; its place is free again when it has its outcome."""
         session = Session(job, worker_id=self._server_id(), url=url, token=token, fake=not url)
+        return self._hand_over(session)
+
+    def resume(self, session: Session) -> JobHandle[Any]:
+        """Start a job of a server that we took over from; it was admitted and accepted there.
+
+        Raises:
+            SupervisorError: the job cannot be taken.
+        """
+        job = msgspec.structs.replace(session.job, resuming=True)
+        self._places[job.id] = job
+        return self._hand_over(
+            msgspec.structs.replace(session, job=job, worker_id=self._server_id())
+        )
+
+    def _hand_over(self, session: Session) -> JobHandle[Any]:
+        job = session.job
         try:
             if self._broken:
                 raise NotAdmitted("draining")
@@ -187,12 +231,14 @@ class Booking:
             self.release(job)
             raise
         self._kept(job)
+        self._sessions[job.id] = session
         handle.add_done_callback(lambda done: self.release(done.info))
         return handle
 
     def release(self, job: JobInfo) -> None:
         """Free the place of *job*."""
         self._places.pop(job.id, None)
+        self._sessions.pop(job.id, None)
         self._admitted_at.pop(job.id, None)
         self._kept(job)
 

@@ -8,10 +8,9 @@ asked for only where a person reads it.
 from __future__ import annotations
 
 import time
-from typing import Final
 
 # Seconds on CLOCK_MONOTONIC. The builtin itself: it is read on a job's way to its worker.
-monotonic: Final = time.monotonic
+monotonic = time.monotonic
 
 
 def wall() -> float:

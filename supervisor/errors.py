@@ -4,6 +4,7 @@
 
     SupervisorError
     ├── PoolClosed       shut, or shut while the caller waited       (also RuntimeError)
+    ├── NotRunnable      a server without an entrypoint             (also RuntimeError)
     ├── ResultError      a job's result could not be unpickled here
     ├── NotAdmitted      refused on purpose: draining, full, or over the load threshold
     ├── JobRejected      the user's ``on_request`` said no
@@ -36,6 +37,10 @@ class SupervisorError(Exception):
 
 class PoolClosed(SupervisorError, RuntimeError):
     """The pool is shut: it takes no more jobs."""
+
+
+class NotRunnable(SupervisorError, RuntimeError):
+    """The server lacks what it needs to run; the text says what."""
 
 
 class ResultError(SupervisorError):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import os
 import signal
 from collections.abc import Callable, Coroutine, Mapping
@@ -13,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 from ipc import fds
 from ipc.aio import AsyncChannel
-from ipc.errors import IpcError
+from ipc.errors import IpcError, ProtocolError
 from ipc.messages import (
     Decoder,
     Exited,
@@ -42,12 +43,17 @@ from supervisor.launch import (
 )
 from supervisor.logs import LogReader, OutputReader
 from supervisor.options import SPAWN_TIMEOUT
+from supervisor.pidinfo import UNKNOWN, pid_of
 
 logger = logging.getLogger("greenroom.forkserver")
 
 # After the channel was closed the fork server kills what is left and goes; its
 # own sweep gives up after 5 s.
 _CLOSE_SECONDS: Final = 6.0
+
+# include/linux/err.h, MAX_ERRNO; and a wait status is 16 bits.
+_HIGHEST_ERRNO: Final = 4095
+_HIGHEST_STATUS: Final = 0xFFFF
 
 T = TypeVar("T")
 
@@ -87,6 +93,11 @@ class ForkServer:
         self._ready: asyncio.Future[float] = loop.create_future()
         self._gone: asyncio.Future[Exit] = loop.create_future()
         self._serving = False
+        # Workers that it was asked for, and those that it has announced: it may speak
+        # of no others.
+        self._asked: set[int] = set()
+        self._forked: set[int] = set()
+        self._deaf = False  # it broke the protocol: nothing that it says counts any more
 
     @property
     def pid(self) -> int | None:
@@ -168,6 +179,7 @@ class ForkServer:
         try:
             assert self._channel is not None, "launch before start"
             self._channel.send(Fork(worker), ends.descriptors)
+            self._asked.add(worker)
         except IpcError as exc:
             raise OSError(errno.EPIPE, f"the fork server is gone: {exc}") from exc
         finally:
@@ -213,19 +225,35 @@ class ForkServer:
     # ── hearing ──────────────────────────────────────────────────────────────
 
     def _received(self, message: FromForkServer, descriptors: list[int]) -> None:
+        try:
+            if not self._deaf:
+                self._hear(message, descriptors)
+        except ProtocolError as exc:
+            self._deaf = True
+            self._ended(exc)
+        finally:
+            fds.close_strangers(descriptors)
+
+    def _hear(self, message: FromForkServer, descriptors: list[int]) -> None:
+        """Act on *message*. Takes what it keeps out of *descriptors*.
+
+        Raises:
+            ProtocolError: it speaks of a worker that it has not, or of what cannot be.
+        """
         if isinstance(message, Forked):
-            pidfd = descriptors.pop() if descriptors else None
-            self._events.launched(message.worker, message.pid, pidfd)
-        elif isinstance(message, Exited):
-            self._events.exited(
-                message.worker,
-                ExitReport(
-                    Exit.from_wait_status(message.status),
-                    message.cpu_seconds,
-                    message.max_rss_bytes,
-                ),
+            _take(self._asked, message.worker)
+            _check_pidfd(message.pid, descriptors)
+            self._forked.add(message.worker)
+            self._events.launched(
+                message.worker, message.pid, descriptors.pop() if descriptors else None
             )
+        elif isinstance(message, Exited):
+            _take(self._forked, message.worker)
+            self._events.exited(message.worker, _report(message))
         elif isinstance(message, ForkFailed):
+            _take(self._asked, message.worker)
+            if not 0 <= message.errno <= _HIGHEST_ERRNO:
+                raise ProtocolError(f"there is no errno {message.errno}")
             self._events.launch_failed(
                 message.worker, OSError(message.errno, os.strerror(message.errno))
             )
@@ -240,7 +268,6 @@ class ForkServer:
                 self._ready.set_exception(
                     PreloadFailed(f"{error.type}: {error.message}", error.traceback)
                 )
-        fds.close_all(descriptors)
 
     def _ended(self, error: IpcError | None) -> None:
         # Its exit follows. If it does not, it is alive but mute, and of no use.
@@ -299,6 +326,34 @@ async def _finish(launch: Coroutine[None, None, None]) -> asyncio.CancelledError
         await asyncio.wait({launching})
         launching.result()
     return cancelled
+
+
+def _take(workers: set[int], worker: int) -> None:
+    if worker not in workers:
+        raise ProtocolError(f"the fork server speaks of worker {worker}, which it has not")
+    workers.remove(worker)
+
+
+def _check_pidfd(pid: int, descriptors: list[int]) -> None:
+    """Check that what came beside a pid is its pidfd: signals will be sent through it.
+
+    Raises:
+        ProtocolError: it is not.
+    """
+    if pid <= 0 or len(descriptors) > 1:
+        raise ProtocolError(f"the fork server announced pid {pid}, {len(descriptors)} descriptors")
+    if descriptors and pid_of(descriptors[0]) not in (pid, UNKNOWN):
+        raise ProtocolError(f"the fork server sent no pidfd of pid {pid}")
+
+
+def _report(message: Exited) -> ExitReport:
+    if not 0 <= message.status <= _HIGHEST_STATUS:
+        raise ProtocolError(f"there is no wait status {message.status}")
+    if not (0.0 <= message.cpu_seconds < math.inf and message.max_rss_bytes >= 0):
+        raise ProtocolError(f"no process uses {message.cpu_seconds} s, {message.max_rss_bytes} B")
+    return ExitReport(
+        Exit.from_wait_status(message.status), message.cpu_seconds, message.max_rss_bytes
+    )
 
 
 def _set(future: asyncio.Future[T], value: T) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -30,6 +30,7 @@ from prometheus_client import (
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from supervisor import visitors
 from supervisor.errors import SupervisorError
 from supervisor.job import JobInfo, JobStatus
 from supervisor.stats import PoolStats
@@ -187,7 +188,7 @@ class HealthServer:
             SupervisorError: the address or port cannot be used; says what to change.
         """
         assert self._runner is None, "it listens already"
-        app = web.Application()
+        app = web.Application(middlewares=[self._guard])
         for path, handler in {
             "/": self._healthz,
             "/healthz": self._healthz,
@@ -196,7 +197,14 @@ class HealthServer:
             "/metrics": self._metrics,
         }.items():
             app.router.add_get(path, handler)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_GRACE)
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            shutdown_timeout=CLOSE_GRACE,
+            # Counts from the connection on, so it is also the limit for a slow head.
+            keepalive_timeout=visitors.HEAD_SECONDS,
+            lingering_time=visitors.LINGERING_SECONDS,
+        )
         await runner.setup()
         try:
             await web.TCPSite(runner, self._address or None, self._port).start()
@@ -213,6 +221,28 @@ class HealthServer:
             await runner.cleanup()
 
     # ── requests ─────────────────────────────────────────────────────────────
+
+    @web.middleware
+    async def _guard(
+        self,
+        request: web.Request,
+        handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+    ) -> web.StreamResponse:
+        """Answer those whom :mod:`supervisor.visitors` lets in."""
+        refused = visitors.refusal(
+            host=request.headers.get("Host"),
+            origin=request.headers.get("Origin"),
+            listens_on=self._address,
+        )
+        if refused is not None:
+            return web.Response(status=refused[0], text=refused[1], headers=visitors.HEADERS)
+        try:
+            response = await handler(request)
+        except web.HTTPException as exc:  # 404, 405
+            exc.headers.update(visitors.HEADERS)
+            raise
+        response.headers.update(visitors.HEADERS)
+        return response
 
     async def _healthz(self, request: web.Request) -> web.Response:
         return web.Response(text="ok\n")

@@ -74,7 +74,11 @@ class AcceptArguments(msgspec.Struct, frozen=True):
 
 
 class JobInfo(msgspec.Struct, frozen=True):
-    """One job as the dispatcher described it."""
+    """One job as the dispatcher described it.
+
+    Args:
+        resuming: it ran in an earlier server, which was reloaded, and begins anew.
+    """
 
     id: str
     room: Room = Room("")
@@ -96,6 +100,10 @@ class Session(msgspec.Struct, frozen=True):
     url: str = ""
     token: str = ""
     fake: bool = False
+
+    def __repr__(self) -> str:
+        """Return what may be logged: whoever has the token is let into the room."""
+        return f"Session({self.job!r}, worker_id={self.worker_id!r}, url={self.url!r})"
 
 
 @dataclass(frozen=True)

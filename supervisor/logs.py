@@ -29,6 +29,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from ipc import fds
 from ipc.errors import ProtocolError
 from ipc.frames import FrameDecoder, Need
 from ipc.messages import Decoder, Log
@@ -42,6 +43,17 @@ PIPE_BYTES: Final = 16 * 1024
 
 # 9999-12-31: beyond it nobody can format a time.
 _LAST_SECOND: Final = 253402300799.0
+
+# Python's levels end at 50. A logger remembers each level that it was ever asked
+# about: without a bound a worker could fill the supervisor with them.
+_HIGHEST_LEVEL: Final = 100
+
+# A worker cuts longer names itself. Looking for the nearest logger takes the square
+# of a name's length: half a million dots would take a minute.
+_LONGEST_NAME: Final = 512
+
+# Who a record comes from is said here and not by the worker.
+_OURS: Final = frozenset({"pid", "job_id"})
 
 _NAMES: Final = {"root": "greenroom.job", "": "greenroom.job", "__mp_main__": "__main__"}
 
@@ -77,7 +89,10 @@ class _RecordReader(TurnReader):
             process=pid,
             processName=f"worker-{pid}",
             thread=None,
-            greenroom={**fields, **context},
+            greenroom={
+                **{name: value for name, value in fields.items() if name not in _OURS},
+                **context,
+            },
         )
         return record
 
@@ -107,6 +122,7 @@ class LogReader(_RecordReader):
         context: Context,
         on_error: Callable[[ProtocolError], None],
     ) -> None:
+        fds.refuse_descriptors(sock)
         self._sock = sock
         self._on_error = on_error
         self._frames = FrameDecoder()
@@ -136,17 +152,18 @@ class LogReader(_RecordReader):
         return True
 
     def _emit_log(self, log: Log) -> None:
-        name = _NAMES.get(log.logger, log.logger)
+        name = _NAMES.get(log.logger, log.logger)[:_LONGEST_NAME]
         logger = nearest_logger(name)
-        if not logger.isEnabledFor(log.level):
+        level = min(max(log.level, 0), _HIGHEST_LEVEL)
+        if not logger.isEnabledFor(level):
             return
         record = self._record(log.fields)
         created = log.created if 0.0 <= log.created <= _LAST_SECOND else record.created
         vars(record).update(
             name=name,
             msg=log.message,
-            levelno=log.level,
-            levelname=logging.getLevelName(log.level),
+            levelno=level,
+            levelname=logging.getLevelName(level),
             pathname=log.path,
             filename=os.path.basename(log.path),
             module=os.path.splitext(os.path.basename(log.path))[0],
@@ -164,7 +181,7 @@ class LogReader(_RecordReader):
         """A frame that was begun cannot be completed."""
 
     def _close_descriptor(self) -> None:
-        self._sock.close()
+        fds.close_socket(self._sock)
 
 
 class OutputReader(_RecordReader):

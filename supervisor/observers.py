@@ -37,8 +37,15 @@ class Observers:
         Raises:
             SupervisorError: the port is in use or not allowed.
         """
-        if port is None:
+        made = self.load() if port is not None else None
+        if made is None or port is None:
             return
+        http = made(host_obj, address, port)
+        await http.start()
+        self._http = http
+
+    def load(self) -> type[HealthServer] | None:
+        """Import what the endpoints need, which takes a moment; None where it is not there."""
         try:
             from supervisor.http import HealthServer
         except ImportError as exc:
@@ -47,10 +54,8 @@ class Observers:
                 "or turn them off with port=None",
                 exc,
             )
-            return
-        http = HealthServer(host_obj, address, port)
-        await http.start()
-        self._http = http
+            return None
+        return HealthServer
 
     def warmed(self, seconds: float) -> None:
         """A worker is warm."""

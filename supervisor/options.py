@@ -251,7 +251,7 @@ class PoolOptions:
     capture_output: bool = False
     log_level: Union[str, PerMode[str], None] = None
     user_arguments: object = None
-    http_proxy: str | None = None
+    http_proxy: str | None = field(default=None, repr=False)  # may hold a password
     cgroup: str | None = "auto"
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ it, however its process ended.
 
 from __future__ import annotations
 
+import math
 import signal
 from dataclasses import dataclass, replace
 
@@ -67,7 +68,7 @@ class Facts:
     wall_offset: float  # wall clock minus monotonic clock
     pid: int | None = None
     handed_at: float | None = None
-    started_at: float | None = None  # from STARTED
+    started_at: float | None = None  # by its mark, or by STARTED
     ask: Ask | None = None
     kill: Kill | None = None
     exit: Exit | None = None
@@ -98,8 +99,9 @@ def told(facts: Facts, message: Finished) -> JobOutcome:
         reason=reason,
         error=None if error is None else JobError(error.type, error.message, error.traceback),
         entered_at=message.entered_at or facts.started_at,
-        cpu_seconds=message.cpu_seconds,
-        max_rss_bytes=message.max_rss_bytes,
+        # Its own word, which goes into sums: one NaN would stay in them for ever.
+        cpu_seconds=message.cpu_seconds if 0.0 <= message.cpu_seconds < math.inf else None,
+        max_rss_bytes=message.max_rss_bytes if message.max_rss_bytes >= 0 else None,
     )
 
 

@@ -1,4 +1,6 @@
-"""How a process ended, asked through its pidfd, when its parent can tell no more.
+"""What the kernel says through a pidfd: whose it is, and how its process ended.
+
+How it ended is asked when its parent can tell no more.
 
 Linux 6.15 and newer keep the exit status with the pidfd after the process was
 reaped by whoever it fell to (linux/pidfd.h, PIDFD_GET_INFO with PIDFD_INFO_EXIT).
@@ -13,12 +15,29 @@ from typing import Final
 
 from supervisor.job import Exit
 
+# What :func:`pid_of` returns for a process that was reaped already, and where the
+# kernel cannot be asked.
+UNKNOWN: Final = -1
+
 _SIZE: Final = 64  # struct pidfd_info, its first published size
 _GET_INFO: Final = (3 << 30) | (_SIZE << 16) | (0xFF << 8) | 11  # _IOWR(0xFF, 11, struct)
 _WANT_EXIT: Final = 1 << 3
 _MASK: Final = struct.Struct("Q")
 _EXIT_CODE: Final = struct.Struct("i")
 _EXIT_CODE_AT: Final = 60
+
+
+def pid_of(fd: int) -> int | None:
+    """Return the process id behind a pidfd, or :data:`UNKNOWN`; None if it is no pidfd.
+
+    Source: proc(5), /proc/pid/fdinfo, "Pid".
+    """
+    try:
+        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+            lines = file.read().splitlines()
+    except OSError:  # no /proc, or no descriptor left to read it with
+        return UNKNOWN
+    return next((int(line[4:]) for line in lines if line.startswith("Pid:")), None)
 
 
 def exit_of(pidfd: int) -> Exit:

@@ -51,7 +51,7 @@ class JobRecord:
 
     @property
     def begun(self) -> bool:
-        """True once a worker said STARTED: from then on it is never handed over again."""
+        """True once its worker's mark is seen: from then on it is never handed over again."""
         return self.started_at is not None
 
     def message(self, *, last: bool) -> tuple[RunJob, Sequence[int]]:

@@ -103,7 +103,7 @@ class JobRequest:
         for key, value in pairs.items():
             if not isinstance(key, str) or not isinstance(value, str):
                 raise TypeError(f"attributes[{key!r}]={value!r}: expected text")
-        self._give(AcceptArguments(name, identity or f"agent-{self.id}", metadata, pairs))
+        self._give(AcceptArguments(name, identity or _identity(self.id), metadata, pairs))
         return _Done()
 
     def reject(self, *, terminate: bool = False) -> Awaitable[None]:
@@ -127,24 +127,30 @@ class JobRequest:
         return f"<JobRequest {self.id} room {self.room.name!r}>"
 
 
-async def ask(on_request: Hook | None, job: JobInfo, seconds: float) -> AcceptArguments | Rejected:
-    """Return what the user says to *job*, within *seconds*; without a function: yes.
+def accept_by_default(job: JobInfo) -> AcceptArguments:
+    """Return what is said to *job* where the user has no function for it."""
+    return AcceptArguments(identity=_identity(job.id), attributes={})
+
+
+def _identity(job_id: str) -> str:
+    return f"agent-{job_id}"
+
+
+async def ask(on_request: Hook, job: JobInfo, seconds: float) -> AcceptArguments | Rejected:
+    """Return what the user says to *job*, within *seconds*.
 
     An exception, no answer and no time are a rejection, and are logged.
     """
     request = JobRequest(job)
-    if on_request is None:
-        request.accept()
-    else:
-        try:
-            await asyncio.wait_for(_call(on_request, request), seconds)
-        except asyncio.TimeoutError:
-            # Answered and still busy with something else: the answer counts.
-            if request._answer is None:
-                return _refuse(job, f"on_request did not answer within {seconds:.3g} s")
-        except Exception as exc:  # noqa: BLE001 - the user's code: an answer is due all the same
-            logger.exception("on_request raised for job %s, which is rejected", job.id)
-            return Rejected(detail=f"on_request raised {type(exc).__name__}: {exc}")
+    try:
+        await asyncio.wait_for(_call(on_request, request), seconds)
+    except asyncio.TimeoutError:
+        # Answered and still busy with something else: the answer counts.
+        if request._answer is None:
+            return _refuse(job, f"on_request did not answer within {seconds:.3g} s")
+    except Exception as exc:  # noqa: BLE001 - the user's code: an answer is due all the same
+        logger.exception("on_request raised for job %s, which is rejected", job.id)
+        return Rejected(detail=f"on_request raised {type(exc).__name__}: {exc}")
     if request._answer is None:
         return _refuse(job, "on_request neither accepted nor rejected")
     return request._answer

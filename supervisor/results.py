@@ -56,7 +56,8 @@ class SealedMemory:
         try:
             self.size = fds.check_memory(fd, max_bytes=max_bytes, what="the result")
         except BaseException:
-            self.close()
+            self._fd = -1
+            fds.close_strangers([fd])
             raise
 
     def read(self) -> bytearray:

@@ -16,8 +16,14 @@ from typing import Any, Final, TypeVar, overload
 from supervisor import intake
 from supervisor.applied import check_changeable
 from supervisor.child.boot import Hooks
-from supervisor.dispatch.base import Answer, Place
-from supervisor.errors import JobRejected, NotAdmitted, OptionError, SupervisorError
+from supervisor.dispatch.base import Answer, Dispatcher, Place
+from supervisor.errors import (
+    JobRejected,
+    NotAdmitted,
+    NotRunnable,
+    OptionError,
+    SupervisorError,
+)
 from supervisor.events import Callback, Emitter
 from supervisor.handle import JobHandle
 from supervisor.intake import Agent
@@ -25,6 +31,7 @@ from supervisor.job import JobInfo, Participant, Room, ServerType
 from supervisor.options import Hook, ServerOptions, check_hook, check_number
 from supervisor.serving import Serving, settled
 from supervisor.stats import PoolStats
+from supervisor.succession import Succession
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -175,7 +182,7 @@ class AgentServer:
 
     # ── life ─────────────────────────────────────────────────────────────────
 
-    async def run(self, *, devmode: bool = False) -> int:
+    async def run(self, *, devmode: bool = False, succession: Succession | None = None) -> int:
         """Serve until the server was drained; return the exit status.
 
         0: jobs ended by themselves. 124: ``drain_timeout`` had to be enforced.
@@ -186,14 +193,17 @@ class AgentServer:
         Args:
             devmode: use the defaults for development: no load threshold, one idle
                 worker, no waiting for jobs at the end.
+            succession: for the command line's reload: the server takes over from
+                another one.
 
         Raises:
             SetupFailed, PreloadFailed: no worker gets warm.
             SupervisorError: the port is in use, the socket is somebody else's.
-            RuntimeError: no entrypoint, or the server ran before.
+            NotRunnable: no entrypoint. It is a RuntimeError.
+            RuntimeError: the server ran before.
         """
         if self._entrypoint is None:
-            raise RuntimeError("no entrypoint: decorate a function with @server.rtc_session()")
+            raise NotRunnable("no entrypoint: decorate a function with @server.rtc_session()")
         if self._serving is not None:
             raise RuntimeError("an AgentServer runs once; make another one")
         options = self._options = self._options.resolve(devmode=devmode)
@@ -204,7 +214,7 @@ class AgentServer:
             on_session_end=self._on_session_end,
             user_arguments=options.user_arguments,
         )
-        self._serving = Serving(asyncio.get_running_loop(), self, hooks)
+        self._serving = Serving(asyncio.get_running_loop(), self, hooks, succession)
         return await self._serving.run()
 
     async def drain(self, timeout: float | None | _Unset = UNSET) -> int:
@@ -322,11 +332,20 @@ class AgentServer:
             return Answer(reason="not ready", detail="the server does not run")
         return await self._serving.offer(job)
 
+    def registered(self, dispatcher: Dispatcher, server_id: str) -> None:
+        """*dispatcher* can bring jobs now, and knows this server as *server_id*."""
+        self._id = server_id or self._id
+        self._emitter.emit("registered", dispatcher)
+
+    def give_up(self, error: SupervisorError) -> None:
+        """No jobs will ever come again: drain, and end with *error*. For dispatchers."""
+        self._running().give_up(error)
+
     # ── what is to be seen ───────────────────────────────────────────────────
 
     @property
     def id(self) -> str:
-        """This server's id; jobs see it as ``worker_id``."""
+        """This server's id; jobs see it as ``worker_id``. LiveKit gives a new one when it registers."""
         return self._id
 
     @property
@@ -343,6 +362,15 @@ class AgentServer:
     def load(self) -> float:
         """The last load that was measured, 0.0 to 1.0; 1.0 if it cannot be measured."""
         return 0.0 if self._serving is None else self._serving.meter.last
+
+    async def measure_load(self) -> float | None:
+        """Return the load as it is now; None if it cannot be told. Never raises."""
+        return 0.0 if self._serving is None else await self._serving.meter.measure()
+
+    @property
+    def agent(self) -> Agent:
+        """What ``rtc_session`` was given: the name, and what a job is for."""
+        return self._agent
 
     @property
     def agent_name(self) -> str:

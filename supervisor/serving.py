@@ -22,12 +22,14 @@ from supervisor.admission import Standing
 from supervisor.announcer import Announcer
 from supervisor.applied import check_size, child_settings
 from supervisor.booking import Booking
-from supervisor.child import isolate
 from supervisor.child.boot import Hooks
-from supervisor.dispatch.base import Answer, Dispatcher, Host
+from supervisor.dispatch.base import Answer, Dispatcher, Heir, Host
+from supervisor.dispatch.choice import make_dispatchers
 from supervisor.drain import Drain
+from supervisor.errors import SupervisorError
 from supervisor.events import Draining, Emitter
 from supervisor.handle import JobHandle
+from supervisor.intake import Agent
 from supervisor.job import JobInfo, JobOutcome, Session
 from supervisor.launch import Blueprint
 from supervisor.load import LoadMeter
@@ -36,6 +38,7 @@ from supervisor.options import Hook, PerMode, ServerOptions, cpu_count
 from supervisor.outcome import Ask, Kill
 from supervisor.record import JobRecord
 from supervisor.signals import route_signals
+from supervisor.succession import REASON, Inheritance, Succession
 from supervisor.worker import Worker
 from supervisor.workers import Workers
 
@@ -44,7 +47,7 @@ logger = logging.getLogger("greenroom.server")
 MB: Final = 2**20
 
 # Keys and secrets stay in this process: children get an environment without them.
-SECRETS: Final = ("LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
+SECRETS: Final = ("LIVEKIT_API_KEY", "LIVEKIT_API_SECRET", "LIVEKIT_WORKER_TOKEN")
 
 
 class Served(Host, Protocol):
@@ -65,6 +68,11 @@ class Served(Host, Protocol):
         """The user's function of that name."""
         ...
 
+    @property
+    def agent(self) -> Agent:
+        """What the entrypoint was registered as."""
+        ...
+
 
 class Serving:
     """One run of *server*.
@@ -73,19 +81,30 @@ class Serving:
         loop: the loop that everything runs on.
         server: whose run it is.
         hooks: the user's functions, as the children get them.
+        succession: takes over from another server, and will be taken over from.
 
     Runs on: the loop, every method.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, server: Served, hooks: Hooks) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        server: Served,
+        hooks: Hooks,
+        succession: Succession | None = None,
+    ) -> None:
         options = server.options
         self._loop = loop
         self._server = server
         self._gone: asyncio.Future[int] = loop.create_future()
         self._dispatchers: list[Dispatcher] = []
+        self._succession = succession
+        self._stepping_down: asyncio.Task[None] | None = None
+        self._failure: SupervisorError | None = None
         self.observers = Observers()
         self.started_at = clock.monotonic()
         self._ready = False
+        self._why_stopped = "drain"
         settings = child_settings(options, session_end_timeout=options.session_end_timeout)
         settings = dataclasses.replace(settings, without_environment=SECRETS)
         self.workers = Workers(
@@ -116,8 +135,14 @@ class Serving:
         Raises:
             SetupFailed, PreloadFailed, SupervisorError: the start failed; nothing is left.
         """
-        isolate.set_title("supervisor")
         with contextlib.ExitStack() as stack:
+            if self._succession is not None:
+                stack.callback(self._succession.close)
+                self._succession.begin(
+                    on_step_down=self._step_down,
+                    on_signal=self.drain.signal,
+                    on_orphaned=self._stop_now,
+                )
             stack.callback(self.drain.close)
             stack.callback(self.meter.close)
             self._route_signals(stack)
@@ -155,37 +180,109 @@ class Serving:
             raise
         await self.workers.close()
         await self._close_edges()
+        if self._succession is not None:
+            self._succession.left()
         status = self.drain.exit_status
         logger.info("gone after %.1f s, exit status %d", self.uptime, status)
+        if self._failure is not None:
+            raise self._failure
         return status
 
     async def _start(self) -> None:
         options = settled(self._server.options)
-        self.meter.start()
         # What can fail at once fails before anything is warmed for nothing.
-        await self.observers.start(self._server, options.host, options.port)
+        made = self._make_dispatchers(options)
+        self.meter.start()
+        heir = self._succession is not None and not self._succession.first
+        if not heir:
+            await self.observers.start(self._server, options.host, options.port)
         await self.workers.start()
+        inheritance = Inheritance()
+        if self._succession is not None:
+            if options.port is not None:
+                self.observers.load()  # while the predecessor still serves
+            inheritance = await self._succession.turn()
+        if heir:  # the predecessor had the port until now
+            port = options.port if options.port != 0 else inheritance.port
+            await self.observers.start(self._server, options.host, port)
         self._ready = True
-        for dispatcher in _make_dispatchers():
+        self._resume(inheritance, made)
+        for dispatcher in made:
             self._dispatchers.append(dispatcher)
             await dispatcher.start(self._server)
+        if self._succession is not None:
+            self._succession.serving()
+
+    def _make_dispatchers(self, options: Any) -> list[Dispatcher]:
+        succession = self._succession
+        if succession is None:
+            return make_dispatchers(options, self._server.agent)
+        return make_dispatchers(
+            options, self._server.agent, path=succession.path, listener=succession.listener
+        )
 
     async def _close_edges(self) -> None:
         self._ready = False
-        for dispatcher in self._dispatchers:
-            await dispatcher.close()
+        # Side by side: each may take what little time there is after the deadline.
+        await asyncio.gather(*(dispatcher.close() for dispatcher in self._dispatchers))
         await self.observers.close()
 
     def _route_signals(self, stack: contextlib.ExitStack) -> None:
         drain = self.drain
         routes: dict[signal.Signals, Callable[[], None]] = {
-            signal.SIGTERM: lambda: drain.signal(signal.SIGTERM),
-            signal.SIGINT: lambda: drain.signal(signal.SIGINT),
+            signal.SIGTERM: lambda: drain.signal(signal.SIGTERM)
         }
+        if self._succession is None:  # a reloader is hit by Ctrl-C as well, and tells us
+            routes[signal.SIGINT] = lambda: drain.signal(signal.SIGINT)
         try:
             stack.enter_context(route_signals(self._loop, routes))
         except (RuntimeError, ValueError):
             logger.info("not the main thread: signals are left to the program; call drain()")
+
+    # ── taking over, and being taken over from ───────────────────────────────
+
+    def _resume(self, inheritance: Inheritance, dispatchers: list[Dispatcher]) -> None:
+        """Start the predecessor's jobs again, before anybody can ask for them."""
+        local = _heir_among(dispatchers)
+        if local is not None:
+            local.inherit(inheritance.ended)
+        for session in inheritance.sessions:
+            handle = self.booking.resume(session)
+            logger.info("job %s is resumed", handle.id)
+            if local is not None:
+                local.track(handle)
+
+    def _step_down(self) -> None:
+        if self._stepping_down is None and not self.drain.begun:
+            self._stepping_down = self._loop.create_task(self._leave())
+
+    def _stop_now(self) -> None:
+        if self.drain.begun:
+            self.drain.cut_short()
+        else:
+            self.drain.request(0.0)
+
+    async def _leave(self) -> None:
+        assert self._succession is not None, "a reloader asked for it"
+        local = _heir_among(self._dispatchers)
+        if local is not None:
+            await local.pause()
+        sessions = self.booking.sessions
+        moved = {session.job.id for session in sessions}
+        ended = local.estate() if local is not None else []
+        estate = Inheritance(
+            sessions, [each for each in ended if each[0] not in moved], self.observers.port
+        )
+        self._succession.leave(estate)
+        self._why_stopped = REASON
+        self.drain.request(0.0)
+
+    def give_up(self, error: SupervisorError) -> None:
+        """Drain, since no jobs will ever come again; the run ends with *error*."""
+        logger.error("no jobs will come any more: %s", error)
+        self._failure = error
+        if not self.drain.begun:
+            self._server.begin_drain()
 
     # ── going down (Drained) ─────────────────────────────────────────────────
 
@@ -199,7 +296,7 @@ class Serving:
     def stop(self, grace: float) -> None:
         """Ask every job to stop."""
         self.booking.break_promises()
-        self.workers.stop_all(Ask("drain"), grace)
+        self.workers.stop_all(Ask(self._why_stopped), grace)
 
     def kill(self) -> None:
         """Kill what is left."""
@@ -304,12 +401,5 @@ def settled(options: ServerOptions) -> Any:
     return options
 
 
-def _make_dispatchers() -> list[Dispatcher]:
-    try:
-        from supervisor.dispatch.local import LocalDispatcher
-    except ImportError as exc:
-        logger.warning(
-            "no control socket: %s; install it with: pip install 'greenroom[server]'", exc
-        )
-        return []
-    return [LocalDispatcher()]
+def _heir_among(dispatchers: list[Dispatcher]) -> Heir | None:
+    return next((each for each in dispatchers if isinstance(each, Heir)), None)

@@ -28,7 +28,7 @@ class PoolStats:
     total_cancelled: int = 0
     total_timed_out: int = 0
     total_killed: int = 0
-    total_handed_again: int = 0  # hand-overs repeated because the worker died before STARTED
+    total_handed_again: int = 0  # hand-overs repeated because the worker died before it began
     total_warmup_failures: int = 0
     peak_running: int = 0
     peak_waiting: int = 0

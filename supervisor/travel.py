@@ -177,7 +177,7 @@ def pack_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
         type(function) is types.FunctionType
         and _PLAIN.issuperset(map(type, args))
         and _PLAIN.issuperset(map(type, kwargs.values()))
-        and main_travels()
+        and (function.__module__ != "__main__" or main_travels())
     ):
         # The commonest call of all. Nothing in it could need a reducer.
         try:

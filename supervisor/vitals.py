@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from ipc.errors import ProtocolError
 from ipc.messages import Lagging, Ping, Pong
 from supervisor import clock
 
 logger = logging.getLogger("greenroom.worker")
+
+# A loop that stands still is reported when the threshold is over and each time that
+# has doubled: a few reports for each ping. What a worker says beyond that is a flood,
+# and each warning would cost the supervisor's loop 80 µs.
+_LAGS: Final = 10
+_LAG_PERIOD: Final = 10.0
 
 
 class Vitals:
@@ -35,7 +43,9 @@ class Vitals:
         self._threshold = threshold
         self._context = context
         self._number = 0
+        self._answered = 0
         self._sent = 0.0
+        self._lags: deque[float] = deque(maxlen=_LAGS)
 
     def heard(self) -> None:
         """It said something."""
@@ -51,10 +61,14 @@ class Vitals:
         """It answered a ping.
 
         Raises:
-            ProtocolError: one that was never sent.
+            ProtocolError: one that was never sent, or that it had answered.
         """
-        if message.number > self._number:
-            raise ProtocolError(f"it answered ping {message.number} of {self._number}")
+        if not self._answered < message.number <= self._number:
+            raise ProtocolError(
+                f"it answered ping {message.number} of {self._number}, "
+                f"and had answered {self._answered}"
+            )
+        self._answered = message.number
         seconds = self.last_heard - self._sent
         threshold = self._threshold()
         if message.number == self._number and threshold is not None and seconds > threshold:
@@ -68,6 +82,10 @@ class Vitals:
     def lagging(self, message: Lagging) -> None:
         """Its job's event loop stands still."""
         self.last_stack = message.stack
+        now = clock.monotonic()
+        if len(self._lags) == _LAGS and now - self._lags[0] < _LAG_PERIOD:
+            return
+        self._lags.append(now)
         logger.warning(
             "the event loop of job %s has not turned for %.2f s; it is here:\n%s",
             self._context().get("job_id"),

@@ -56,6 +56,10 @@ _decoder: Final[Decoder[FromWorker]] = Decoder(FromWorker)
 # From the end of the channel to the exit status the kernel needs microseconds.
 _MUTE_SECONDS: Final = 1.0
 
+# What an honest child may say before its launcher has announced it: HELLO, then that it
+# is ready or that setup failed, and where its loop stands still while it warms up.
+_MAX_EARLY: Final = 16
+
 
 class Worker:
     """One worker.
@@ -99,6 +103,7 @@ class Worker:
         )
         self._kill_when_launched = False
         self._early: list[Callable[[], None]] = []  # what the child said before it was launched
+        self._deaf = False  # it broke the protocol: nothing that it says counts any more
         self._report: ExitReport | None = None
         self._ask: Ask | None = None
         self._grace = 0.0
@@ -367,14 +372,21 @@ class Worker:
     # ── what the child says ──────────────────────────────────────────────────
 
     def _received(self, message: FromWorker, descriptors: list[int]) -> None:
+        if self._deaf:
+            fds.close_strangers(descriptors)
+            return
         if self.pid is None:
             # Two senders: the child may be heard before its launcher. It waits, so
             # that no job runs in a process that cannot be named, watched or killed.
-            fds.close_all(descriptors)
+            fds.close_strangers(descriptors)
             self._early.append(lambda: self._received(message, []))
+            if len(self._early) > _MAX_EARLY:
+                self._broke_protocol(ProtocolError("it says too much before it is announced"))
             return
         self.vitals.heard()
         try:
+            if len(descriptors) > isinstance(message, Finished):
+                raise ProtocolError(f"descriptors beside a {type(message).__name__}")
             if isinstance(message, Finished):
                 self._finished(message, descriptors)
             elif isinstance(message, Started):
@@ -399,7 +411,7 @@ class Worker:
         except ProtocolError as exc:
             self._broke_protocol(exc)
         finally:
-            fds.close_all(descriptors)
+            fds.close_strangers(descriptors)
 
     def _started(self, message: Started) -> None:
         job = self.job
@@ -467,6 +479,7 @@ class Worker:
         self.kill(Kill("channel", "it closed its channel"))
 
     def _broke_protocol(self, error: IpcError) -> None:
+        self._deaf = True
         if self._state not in (State.KILLED, State.REAPED):
             logger.error(
                 "worker %d (pid %s) broke the protocol and is killed: %s",

@@ -9,7 +9,7 @@ A job's way:
 
 1. ``submit``: an idle worker takes it at once, in the caller's own call, with one
    ``send``. Otherwise it waits, first come, first served.
-2. The worker says STARTED. If it dies before that, the job goes to the front of
+2. The worker sets its mark. If it dies before that, the job goes to the front of
    the queue again, three times at most.
 3. The worker says FINISHED, or the kernel says how it ended. Either gives the job
    its outcome.
@@ -489,9 +489,11 @@ class Workers:
 
     def warmed(self, worker: Worker, seconds: float) -> None:
         """Setup works."""
+        age = clock.monotonic() - worker.born_at
         self._failures.warmed()
-        self._targets.demand.warmed(clock.monotonic() - worker.born_at)
-        self._listener.worker_warm(worker, seconds)
+        self._targets.demand.warmed(age)
+        # Its own word: believed only where it can be true. NaN never is.
+        self._listener.worker_warm(worker, seconds if 0.0 <= seconds <= age else age)
 
     def failed(self, worker: Worker, what: str, traceback: str) -> None:
         """A warm-up failed: wait before the next one, and give up after too many."""

@@ -45,7 +45,7 @@ class Settings:
     max_payload_bytes: int = 2**30
     log_level: str = "WARNING"
     forward_logs: bool = True
-    http_proxy: str | None = None
+    http_proxy: str | None = field(default=None, repr=False)  # may hold a password
     titles: bool = True
     without_environment: tuple[str, ...] = ()
     cgroup: str | None = None  # where each worker has a group with its number for a name

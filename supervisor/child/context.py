@@ -9,26 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import inspect
 import json
-import logging
 import os
 import threading
 from collections.abc import Callable
 from typing import Any, Final
 
-from supervisor.job import (
-    AcceptArguments,
-    JobExecutorType,
-    JobInfo,
-    Participant,
-    Room,
-    Session,
-)
-
-logger = logging.getLogger("greenroom.job")
-
-Callback = Callable[..., object]
+from supervisor.child.callbacks import Callback, call_detached, check_callback, running_loop
+from supervisor.child.inroom import InRoom
+from supervisor.job import JobExecutorType, JobInfo, Session
 
 
 class JobProcess:
@@ -83,7 +72,7 @@ class JobProcess:
 _NO_SESSION: Final = Session(JobInfo(""))
 
 
-class JobContext:
+class JobContext(InRoom):
     """One job, as its entrypoint sees it.
 
     Runs on: the entrypoint's loop or thread; ``shutdown`` and the fields may be
@@ -95,14 +84,12 @@ class JobContext:
         proc: JobProcess,
         session: Session = _NO_SESSION,
     ) -> None:
-        self._session = session
+        super().__init__(session)
         self._proc = proc
         self._on_shutdown: Callable[[str], None] | None = None
         self._shutdown_callbacks: list[Callback] = []
         self._drain_callbacks: list[Callback] = []
         self._log_fields: dict[str, object] = {}
-        self._connected = False
-        self._shutdown_reason: str | None = None
         self._drain_deadline: float | None = None
         self._draining = False
         # Reentrant: a signal handler of the user may call in while its thread holds it.
@@ -111,45 +98,9 @@ class JobContext:
     # ── what the job is ──────────────────────────────────────────────────────
 
     @property
-    def job(self) -> JobInfo:
-        """The job: id, room, type, metadata, agent_name, publisher, dispatch_id."""
-        return self._session.job
-
-    @property
     def proc(self) -> JobProcess:
         """The process, with what ``setup_fnc`` prepared in ``proc.userdata``."""
         return self._proc
-
-    @property
-    def room(self) -> Room:
-        """The room: a plain record of its name and metadata."""
-        return self.job.room
-
-    @property
-    def publisher(self) -> Participant | None:
-        """For ``ServerType.PUBLISHER``, the publisher that this job is for; else None."""
-        return self.job.publisher
-
-    @property
-    def agent(self) -> Participant:
-        """The agent's own participant, from what ``accept`` was given."""
-        accepted = self.accept_arguments
-        return Participant(
-            identity=accepted.identity,
-            name=accepted.name,
-            metadata=accepted.metadata,
-            attributes=accepted.attributes,
-        )
-
-    @property
-    def accept_arguments(self) -> AcceptArguments:
-        """What ``JobRequest.accept`` was given: name, identity, metadata, attributes."""
-        return self.job.accept_arguments
-
-    @property
-    def local_participant_identity(self) -> str:
-        """The agent's identity in the room."""
-        return self.accept_arguments.identity
 
     @property
     def worker_id(self) -> str:
@@ -165,10 +116,6 @@ class JobContext:
     def log_context_fields(self, fields: dict[str, object]) -> None:
         self._log_fields = dict(fields)
 
-    def is_fake_job(self) -> bool:
-        """Return whether there is no real room behind the job."""
-        return self._session.fake or not self._session.url
-
     def token_claims(self) -> dict[str, Any]:
         """Return the claims of the job's own token, unverified; empty without one.
 
@@ -183,33 +130,6 @@ class JobContext:
 
     # ── what the job does ────────────────────────────────────────────────────
 
-    @property
-    def connected(self) -> bool:
-        """True once :meth:`connect` was called."""
-        return self._connected
-
-    async def connect(self, **options: Any) -> None:
-        """Join the room. Without LiveKit: mark the session as begun.
-
-        *options* are for the room that is joined; without one they are not used.
-        Calling it again does nothing.
-        """
-        self._connected = True
-
-    async def wait_for_participant(self, *, identity: str | None = None) -> Participant:
-        """Return the participant with *identity*, or the first one in the room.
-
-        Without a real room: the publisher that the job is for.
-
-        Raises:
-            RuntimeError: not connected yet, or nobody can come: there is no real room.
-        """
-        if not self._connected:
-            raise RuntimeError("call ctx.connect() first")
-        if self.publisher is not None and identity in (None, self.publisher.identity):
-            return self.publisher
-        raise RuntimeError(f"no participant {identity or ''} can join: there is no real room here")
-
     def shutdown(self, reason: str = "") -> None:
         """End the job: it may finish by itself for the grace, then it is cancelled.
 
@@ -220,6 +140,8 @@ class JobContext:
             if self._shutdown_reason is not None:
                 return
             self._shutdown_reason = reason
+        if self._link is not None:
+            self._link.end()
         if self._on_shutdown is not None:
             self._on_shutdown(reason)
 
@@ -234,7 +156,7 @@ class JobContext:
         Plain or async; called with the reason where it takes an argument. All
         callbacks together have the grace (``shutdown_process_timeout``).
         """
-        _check_callback(callback)
+        check_callback(callback)
         self._shutdown_callbacks.append(callback)
 
     # ── drain ────────────────────────────────────────────────────────────────
@@ -260,12 +182,12 @@ class JobContext:
         entrypoint it runs on the entrypoint's loop, with a plain one in a
         thread of its own.
         """
-        _check_callback(callback)
+        check_callback(callback)
         with self._lock:
             self._drain_callbacks.append(callback)
             late = self._draining
         if late:
-            _call_detached(callback, self._drain_deadline, _running_loop())
+            call_detached(callback, self._drain_deadline, running_loop())
 
     # ── for the worker ───────────────────────────────────────────────────────
 
@@ -281,7 +203,7 @@ class JobContext:
             self._draining = True
             callbacks = list(self._drain_callbacks)
         for callback in callbacks:
-            _call_detached(callback, deadline, loop)
+            call_detached(callback, deadline, loop)
 
     def _take_shutdown_callbacks(self) -> list[Callback]:
         callbacks, self._shutdown_callbacks = self._shutdown_callbacks, []
@@ -314,52 +236,3 @@ def get_job_context() -> JobContext:
     if _current is None:
         raise RuntimeError("no job runs in this process: get_job_context() works inside a job")
     return _current
-
-
-def takes_argument(callback: Callback) -> bool:
-    """Return whether *callback* can be called with one positional argument."""
-    try:
-        inspect.signature(callback).bind(None)
-    except TypeError:
-        return False
-    except ValueError:  # a builtin without a signature
-        return False
-    return True
-
-
-async def call(callback: Callback, argument: object) -> None:
-    """Call *callback*, with *argument* where it takes one, and await what it returns."""
-    result = callback(argument) if takes_argument(callback) else callback()
-    if inspect.isawaitable(result):
-        await result
-
-
-def _check_callback(callback: object) -> None:
-    if not callable(callback):
-        raise TypeError(f"expected a function to call, got {callback!r}")
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
-def _call_detached(
-    callback: Callback, argument: object, loop: asyncio.AbstractEventLoop | None
-) -> None:
-    """Call *callback* on *loop*, or in a thread of its own when there is none."""
-
-    async def guarded() -> None:
-        try:
-            await call(callback, argument)
-        except (Exception, SystemExit):  # noqa: BLE001 - a user's callback must not end the job
-            logger.exception("a drain callback raised")
-
-    if loop is not None:
-        loop.call_soon_threadsafe(lambda: loop.create_task(guarded()))
-        return
-    threading.Thread(
-        target=lambda: asyncio.run(guarded()), name="greenroom-drain-callback", daemon=True
-    ).start()

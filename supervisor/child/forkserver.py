@@ -51,6 +51,7 @@ from ipc.messages import (
 from supervisor.child import isolate, logs
 from supervisor.child.boot import Boot, Ends, Hooks
 from supervisor.child.context import JobProcess
+from supervisor.child.practice import practise
 from supervisor.child.worker import Worker, error_text, report_failure, say_hello
 
 # How long the last sweep may take. A process in an uninterruptible wait (a dead
@@ -109,6 +110,7 @@ def preload(boot: Boot) -> tuple[Hooks, JobProcess]:
     proc = JobProcess(user_arguments=hooks.user_arguments, http_proxy=boot.settings.http_proxy)
     if hooks.preload_fnc is not None:
         _run_preload(hooks.preload_fnc, proc)
+    practise()
     check_single_threaded()
     isolate.restore_signals_in_forks()
     gc.collect()

@@ -22,7 +22,8 @@ from typing import Any, Final
 
 from ipc.messages import Stop
 from supervisor.child.boot import Settings
-from supervisor.child.context import Callback, JobContext, call
+from supervisor.child.callbacks import Callback, call
+from supervisor.child.context import JobContext
 from supervisor.child.control import ControlThread, die_with_group
 from supervisor.child.interrupt import Interrupter
 from supervisor.errors import JobCancelled
@@ -33,6 +34,10 @@ logger = logging.getLogger("greenroom.job")
 # Beyond the time that closing may take, for a plain callback that never returns:
 # nothing inside this process could stop it, so the process ends.
 _HUNG_CALLBACK_GRACE: Final = 1.0
+
+
+# For telling LiveKit's server that we leave; without an answer it finds out by itself.
+_LEAVE_TIMEOUT: Final = 3.0
 
 
 @dataclass
@@ -259,9 +264,12 @@ class JobRunner:
     # ── closing ──────────────────────────────────────────────────────────────
 
     def _close(self, context: JobContext, on_session_end: Hook | None) -> None:
-        if not context._shutdown_callbacks and on_session_end is None:
+        in_room = context._link is not None
+        if not context._shutdown_callbacks and on_session_end is None and not in_room:
             return
         patience = self._settings.shutdown_process_timeout
+        if in_room:
+            patience += _LEAVE_TIMEOUT
         if on_session_end is not None:
             patience += self._settings.session_end_timeout
         patience += _HUNG_CALLBACK_GRACE
@@ -277,6 +285,8 @@ class JobRunner:
         if on_session_end is not None:
             limit = self._stop.remaining(self._settings.session_end_timeout)
             await self._all_within(limit, [on_session_end], context, "on_session_end")
+        # Last: what was called before may still have something to say there.
+        await context._leave_room(min(_LEAVE_TIMEOUT, self._stop.remaining(_LEAVE_TIMEOUT)))
 
     async def _all_within(
         self, limit: float, callbacks: list[Callback], argument: object, what: str

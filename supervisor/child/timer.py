@@ -21,6 +21,11 @@ _TFD_CLOEXEC: Final = os.O_CLOEXEC
 _TFD_NONBLOCK: Final = os.O_NONBLOCK
 
 
+# struct itimerspec: the interval, which stays zero, and the time until it rings, each in
+# seconds and nanoseconds. Made here: every worker would make the type anew.
+_Spec: Final = ctypes.c_long * 4
+
+
 class OneShot:
     """Rings once, always after the same time.
 
@@ -41,9 +46,7 @@ class OneShot:
             self._fd, self._writer = os.pipe()
             os.set_blocking(self._fd, False)
             os.set_blocking(self._writer, False)
-        # struct itimerspec: the interval, which stays zero, and the time until it rings,
-        # each in seconds and nanoseconds.
-        self._spec = (ctypes.c_long * 4)(0, 0, 0, int(delay * 1e9))
+        self._spec = _Spec(0, 0, 0, int(delay * 1e9))
 
     def fileno(self) -> int:
         """Return the descriptor to wait for."""

@@ -59,6 +59,7 @@ from supervisor.child.boot import Ends, Hooks, Settings
 from supervisor.child.calls import run_initializer
 from supervisor.child.context import JobContext, JobProcess
 from supervisor.child.control import ControlThread, die_with_group
+from supervisor.child.inroom import through_the_room
 from supervisor.child.interrupt import Interrupter
 from supervisor.child.run import Ending, JobRunner, StopRequest
 from supervisor.child.strays import kill_descendants
@@ -334,7 +335,7 @@ class Worker:
         assert entrypoint is not None, "a session was sent to a pool of calls"
         return self._runner.run(
             context,
-            lambda: entrypoint(context),
+            lambda: through_the_room(entrypoint, context),
             exit_is_an_ending=True,
             on_session_end=self._hooks.on_session_end,
         )

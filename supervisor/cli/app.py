@@ -1,198 +1,97 @@
-"""``start`` and ``dev``: settle the options, set up the logs, run the server.
-
-Exit status: that of the server; 1 when it could not start, 2 for a usage error.
-
-What is set on the command line counts before ``GREENROOM_…`` variables, these
-before the constructor, that before the defaults.
-"""
+"""The commands: what each takes, and what it calls."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import math
-import os
-from typing import Annotated, Any, Final
+import sys
+from typing import Annotated, Any
 
 import typer
 
-from supervisor.cli.commands import Socket, drain, fail, patience, status, submit
+from supervisor.cli import settings
+from supervisor.cli.commands import Socket, drain, submit
 from supervisor.cli.entry import Server
-from supervisor.cli.logging import configure_logging
-from supervisor.errors import OptionError, SupervisorError
-from supervisor.options import PerMode, check_log_level
+from supervisor.cli.init import stay_behind_as_init
+from supervisor.cli.program import own_command
+from supervisor.cli.serve import serve, warn
+from supervisor.cli.status import status
+from supervisor.cli.usage import CLIENT_EXITS, SERVING_EXITS, GroupedCommand, show_version
+from supervisor.errors import OptionError
 
-logger = logging.getLogger("greenroom.cli")
-
-INTERRUPTED: Final = 130  # 128 + SIGINT
-
-
-# ── options that more than one command has ───────────────────────────────────
-
-
-def _level(text: str) -> str:
-    try:
-        return check_log_level("log_level", text)
-    except OptionError as exc:
-        raise typer.BadParameter(str(exc)) from exc
-
-
-def _port(text: str) -> int:
-    """Return a port; -1 for "none", which means no HTTP."""
-    if text.lower() == "none":
-        return -1
-    if not text.isdecimal() or int(text) > 65535:
-        raise typer.BadParameter(f"{text!r}: expected 0 to 65535 (0: any free one), or none")
-    return int(text)
-
-
-LogLevel = Annotated[
-    str | None,
+Reload = Annotated[
+    bool, typer.Option("--reload/--no-reload", help="Run the new code when a file has changed.")
+]
+ReloadInclude = Annotated[
+    list[str] | None,
     typer.Option(
-        parser=_level,
-        metavar="LEVEL",
-        envvar="GREENROOM_LOG_LEVEL",
-        help="DEBUG, INFO, WARNING, ERROR or CRITICAL, in any case.",
+        metavar="PATTERN",
+        help="Files to watch besides *.py under this directory: a pattern such as *.yaml, "
+        "or a path; repeatable.",
     ),
 ]
-DrainTimeout = Annotated[
-    float | None,
+Version = Annotated[
+    bool,
     typer.Option(
-        parser=patience,
-        metavar="SECONDS",
-        envvar="GREENROOM_DRAIN_TIMEOUT",
-        help="How long running jobs may go on after SIGTERM; none: for ever.",
+        "--version", is_eager=True, callback=show_version, help="Show the version and exit."
     ),
 ]
-IdleProcesses = Annotated[
-    int | None,
-    typer.Option(envvar="GREENROOM_NUM_IDLE_PROCESSES", help="Warm workers to keep."),
-]
-LoadThreshold = Annotated[
-    float | None,
-    typer.Option(
-        envvar="GREENROOM_LOAD_THRESHOLD", help="At or above it no job is admitted; inf: no limit."
-    ),
-]
-Port = Annotated[
-    int | None,
-    typer.Option(
-        parser=_port,
-        metavar="PORT",
-        envvar="GREENROOM_PORT",
-        help="Where health and metrics are served; 0: any free port; none: not at all.",
-    ),
-]
-Address = Annotated[
-    str | None,
-    typer.Option(
-        "--host", envvar="GREENROOM_HOST", help="Address on which health and metrics are served."
-    ),
-]
-
-
-# ── running the server ───────────────────────────────────────────────────────
 
 
 def build_app(server: Server) -> typer.Typer:
     """Return the command line for *server*."""
     app = typer.Typer(
-        add_completion=False,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
+        context_settings={"max_content_width": 100},
         rich_markup_mode=None,  # errors are one line, in a terminal as in a log
     )
 
-    @app.callback()
-    def about() -> None:
+    @app.callback(epilog="Options also come from the environment: see start --help.")
+    def about(version: Version = False) -> None:
         """Run this server, or talk to one that runs."""
 
-    @app.command()
-    def start(
-        log_level: LogLevel = None,
-        drain_timeout: DrainTimeout = None,
-        num_idle_processes: IdleProcesses = None,
-        load_threshold: LoadThreshold = None,
-        port: Port = None,
-        address: Address = None,
-        socket: Socket = None,
-    ) -> None:
-        """Run the server for production: logs are one JSON object a line."""
-        _change(
-            server,
-            log_level=log_level,
-            drain_timeout=drain_timeout,
-            num_idle_processes=num_idle_processes,
-            load_threshold=load_threshold,
-            port=port,
-            host=address,
-        )
+    @app.command(cls=GroupedCommand, epilog=SERVING_EXITS)
+    @settings.takes_settings(server.options, devmode=False)
+    def start(socket: Socket = None, **given: Any) -> None:
+        """Run the server for production.
+
+        Its log is one JSON object a line on stdout, where nothing else is written.
+        """
+        _settle(server, given, devmode=False)
         raise typer.Exit(serve(server, devmode=False, socket=socket))
 
-    @app.command()
+    @app.command(cls=GroupedCommand, epilog=SERVING_EXITS)
+    @settings.takes_settings(server.options, devmode=True)
     def dev(
-        log_level: LogLevel = None,
-        drain_timeout: DrainTimeout = None,
-        num_idle_processes: IdleProcesses = None,
-        load_threshold: LoadThreshold = None,
-        port: Port = None,
-        address: Address = None,
+        reload: Reload = True,
+        reload_include: ReloadInclude = None,
         socket: Socket = None,
+        **given: Any,
     ) -> None:
-        """Run the server for development: readable logs, no load limit, ends at once."""
-        _change(
-            server,
-            log_level=log_level,
-            drain_timeout=drain_timeout,
-            num_idle_processes=num_idle_processes,
-            load_threshold=load_threshold,
-            port=port,
-            host=address,
-        )
-        raise typer.Exit(serve(server, devmode=True, socket=socket))
+        """Run the server for development, with reload.
 
-    app.command()(submit)
-    app.command()(status)
-    app.command()(drain)
+        Readable logs at DEBUG, no load threshold, one idle worker; Ctrl-C ends it at once.
+        """
+        # Here, since the modules behind it are not needed for production.
+        from supervisor.cli.development import serve_and_reload
+        from supervisor.cli.generation import given_succession
+
+        _settle(server, given, devmode=True)
+        succession = given_succession()
+        if reload and succession is None:
+            raise typer.Exit(serve_and_reload(server, include=reload_include or (), socket=socket))
+        raise typer.Exit(serve(server, devmode=True, socket=socket, succession=succession))
+
+    for command in (submit, status, drain):
+        app.command(cls=GroupedCommand, epilog=CLIENT_EXITS)(command)
     return app
 
 
-def _change(server: Server, **given: Any) -> None:
-    """Apply what the command line and the environment say; None: they say nothing."""
-    changes = {name: value for name, value in given.items() if value is not None}
-    if changes.get("drain_timeout") == math.inf:
-        changes["drain_timeout"] = None
-    if changes.get("port") == -1:
-        changes["port"] = None
+def _settle(server: Server, given: dict[str, Any], *, devmode: bool) -> None:
+    """Apply what the command line and the environment say, and become what the kernel expects."""
+    for flag in settings.move_secrets(sys.argv, given):
+        warn(f"{flag} can be seen by every user of this machine: use the variable instead")
     try:
-        server.update_options(**changes)
+        server.update_options(**settings.changes(given, server.options, devmode=devmode))
     except OptionError as exc:
         raise typer.BadParameter(str(exc)) from exc
-
-
-def serve(server: Server, *, devmode: bool, socket: str | None = None) -> int:
-    """Run *server* to its end and return the exit status.
-
-    Runs on: the main thread, without a running event loop.
-
-    Args:
-        server: with its options settled.
-        devmode: the defaults and the logs for development.
-        socket: where the control socket shall be; None for the default.
-    """
-    if socket is not None:
-        os.environ["GREENROOM_SOCKET"] = socket  # where the local dispatcher looks
-    try:
-        level = server.options.resolve(devmode=devmode).log_level
-        assert not isinstance(level, PerMode), "resolve() settles it"
-        configure_logging(level or "INFO", readable=devmode)
-        return asyncio.run(server.run(devmode=devmode))
-    except KeyboardInterrupt:  # before the server took over the signal
-        return INTERRUPTED
-    except (SupervisorError, OSError) as exc:
-        first, *rest = str(exc).splitlines() or [type(exc).__name__]
-        if rest:  # a child's traceback: the line says what, the log says where
-            logger.error("%s", exc)
-        else:
-            logger.debug("the server ended with an error", exc_info=exc)
-        return fail(first)
+    stay_behind_as_init(own_command())

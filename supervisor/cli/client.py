@@ -28,6 +28,8 @@ from supervisor.errors import SupervisorError
 ANSWER_TIMEOUT: Final = 30.0
 # One request waits no longer, so that a connection lost on the way is noticed.
 LONG_POLL: Final = 60.0
+# Several servers are asked who they are, one after the other.
+INTRODUCTION_TIMEOUT: Final = 2.0
 # From the closed socket to the end of the process: the interpreter's own exit.
 EXIT_PATIENCE: Final = 5.0
 
@@ -76,9 +78,19 @@ def find_socket(named: str | None) -> Path:
             "(one that was given a socket of its own is found with --socket)"
         )
     if len(alive) > 1:
-        names = ", ".join(map(str, alive))
-        raise ControlError(f"several servers are running; choose one with --socket: {names}")
+        names = "".join(f"\n  --socket {path}  {_introduction(path)}" for path in alive)
+        raise ControlError(f"several servers are running; choose one with --socket:{names}")
     return alive[0]
+
+
+def _introduction(path: Path) -> str:
+    """Return which server it is, as far as it says so."""
+    try:
+        now = ControlClient(path).request("GET", "/status", timeout=INTRODUCTION_TIMEOUT)
+    except (ControlError, Refused) as exc:
+        return f"({exc})"
+    stage = "ready" if now.get("ready") else f"not ready: {now.get('reason')}"
+    return f"pid {now.get('pid')}, agent {now.get('agent_name') or '(any)'}, {stage}"
 
 
 class ControlClient:
@@ -141,13 +153,20 @@ class ControlClient:
             sock.connect(str(self._path))
             uid = peer_uid(sock)
             if os.geteuid() not in (0, uid) and uid != 0:
-                raise ControlError(f"the server at {self._path} belongs to uid {uid}, not to us")
+                raise ControlError(
+                    f"the server at {self._path} belongs to uid {uid}, not to this user"
+                )
         except PermissionError as exc:
             sock.close()
-            raise ControlError(f"{self._path} belongs to another user") from exc
+            raise ControlError(
+                f"{self._path} belongs to another user: a server can be reached by "
+                "the user who runs it, and by root"
+            ) from exc
         except OSError as exc:
             sock.close()
             reason = exc.strerror or str(exc)
+            if isinstance(exc, ConnectionRefusedError):
+                reason = "the socket is there, but its server is gone"
             raise ControlError(f"no server listens on {self._path}: {reason}") from exc
         except ControlError:
             sock.close()

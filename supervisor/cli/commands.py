@@ -1,4 +1,4 @@
-"""``submit``, ``status``, ``drain``: talk to a server that runs, over its control socket.
+"""``submit`` and ``drain``: talk to a server that runs, over its control socket.
 
 Exit status: 0; 1 when something or a job that was waited for failed, 2 for a
 usage error, 124 when the time to wait was over.
@@ -6,9 +6,12 @@ usage error, 124 when the time to wait was over.
 
 from __future__ import annotations
 
-import json
 import math
+import statistics
 import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -16,38 +19,29 @@ import typer
 
 from supervisor import clock
 from supervisor.cli.client import LONG_POLL, ControlClient, ControlError, Refused, find_socket
+from supervisor.cli.serve import FAILED, fail
+from supervisor.cli.settings import patience
+from supervisor.cli.text import harmless
 
-FAILED: Final = 1
 USAGE: Final = 2
 TIMED_OUT: Final = 124  # as timeout(1)
+BAD_REQUEST: Final = 400
 
 Socket = Annotated[
     str | None,
-    typer.Option(envvar="GREENROOM_SOCKET", metavar="PATH", help="The control socket."),
+    typer.Option(
+        envvar="GREENROOM_SOCKET",
+        metavar="PATH",
+        help="The control socket; not needed as long as one server of this user runs.",
+    ),
 ]
 
 
-def patience(text: str) -> float:
-    """Return seconds for an option that takes them; infinity for "none", which means for ever."""
-    if text.lower() == "none":
-        return math.inf
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not seconds >= 0:
-        raise typer.BadParameter(f"{text!r}: expected seconds, 0 or more, or none: for ever")
-    return seconds
-
-
-def fail(sentence: str, status: int = FAILED) -> int:
-    """Print *sentence* to stderr and return *status*."""
-    print(f"greenroom: {sentence}", file=sys.stderr)
-    return status
-
-
 def submit(
-    room: Annotated[str, typer.Argument(metavar="ROOM", help="The room's name.")],
+    room: Annotated[
+        str,
+        typer.Argument(metavar="ROOM", help="The room's name; {n} in it is the job's number."),
+    ],
     metadata: Annotated[
         str, typer.Option(metavar="TEXT", help="Text, @FILE, or - for standard input.")
     ] = "",
@@ -55,42 +49,68 @@ def submit(
         list[str] | None,
         typer.Option(metavar="IDENTITY", help="A publisher to start a job for; repeatable."),
     ] = None,
-    agent_name: Annotated[str | None, typer.Option(help="The agent the job is for.")] = None,
-    job_id: Annotated[str | None, typer.Option(help="The job's id; made up unless given.")] = None,
+    agent_name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The agent the job is for.")
+    ] = None,
+    job_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="The job's id; made up unless given.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the job has ended.")] = False,
     timeout: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="With --wait: wait no longer.")
     ] = math.inf,
-    count: Annotated[int, typer.Option(min=1, help="Submit so many jobs.")] = 1,
+    count: Annotated[int, typer.Option(min=1, metavar="N", help="Submit so many jobs.")] = 1,
+    rate: Annotated[
+        float | None,
+        typer.Option(min=0.001, metavar="N", help="So many a second; as fast as it goes without."),
+    ] = None,
     socket: Socket = None,
 ) -> None:
-    """Ask the running server for a job. With --wait: 0 if it succeeded."""
+    """Ask the running server for a job. With --wait: 0 if it succeeded.
+
+    A job that is not admitted counts as failed; with --count the others are
+    submitted all the same.
+    """
     if job_id is not None and count > 1:
         raise typer.BadParameter("--job-id names one job, --count asks for several")
     body = {
-        "room": room,
         "metadata": _text(metadata),
         "publishers": publisher or [],
         "agent_name": agent_name,
         "job_id": job_id,
     }
-    accepted: list[str] = []
-    worst = 0
+    began = clock.monotonic()
     try:
         client = ControlClient(find_socket(socket))
-        try:
-            for _ in range(count):
-                for job in client.request("POST", "/jobs", body)["jobs"]:
-                    print(_line(job), flush=True)
+        accepted: list[str] = []
+        worst = 0
+        for number in _paced(count, rate):
+            try:
+                wanted = {**body, "room": room.replace("{n}", str(number))}
+                for job in client.request("POST", "/jobs", wanted)["jobs"]:
+                    print(line_of(job), flush=True)
                     accepted.append(job["id"])
-        except Refused as exc:  # those that were accepted are waited for all the same
-            worst = fail(str(exc), USAGE if exc.status == 400 else FAILED)
+            except Refused as exc:  # those that were accepted are waited for all the same
+                worst = fail(str(exc), USAGE if exc.status == BAD_REQUEST else FAILED)
+                if exc.status == BAD_REQUEST:
+                    break
         if wait:
-            deadline = clock.monotonic() + timeout
-            worst = max([worst, *(_await(client, each, deadline) for each in accepted)])
+            ended = _Ended(client, clock.monotonic() + timeout)
+            worst = max([worst, *(ended.wait(each) for each in accepted)])
+            if count > 1:
+                print(ended.summary(clock.monotonic() - began))
     except ControlError as exc:
         worst = fail(str(exc))
     raise typer.Exit(worst)
+
+
+def _paced(count: int, rate: float | None) -> Iterator[int]:
+    """Yield 1 to *count*, each at its moment; a moment that was missed is not waited for."""
+    began = clock.monotonic()
+    for number in range(1, count + 1):
+        if rate is not None:
+            time.sleep(max(0.0, began + (number - 1) / rate - clock.monotonic()))
+        yield number
 
 
 def _text(given: str) -> str:
@@ -102,57 +122,53 @@ def _text(given: str) -> str:
         raise typer.BadParameter(f"--metadata {given}: {exc}") from exc
 
 
-def _await(client: ControlClient, job_id: str, deadline: float) -> int:
-    """Wait for a job's end, print it, and return the exit status that stands for it."""
-    while True:
-        left = max(0.0, deadline - clock.monotonic())
-        try:
-            job = client.job(job_id, wait=min(left, LONG_POLL))
-        except Refused as exc:
-            return fail(str(exc))
-        if job["outcome"] is not None:
-            print(_line(job), flush=True)
-            return 0 if job["status"] == "succeeded" else FAILED
-        if left == 0.0:
-            return fail(f"job {job_id} has not ended; it goes on", TIMED_OUT)
+class _Ended:
+    """Waits for jobs one after the other, and counts how they ended."""
+
+    def __init__(self, client: ControlClient, deadline: float) -> None:
+        self._client = client
+        self._deadline = deadline
+        self._how: Counter[str] = Counter()
+        self._handovers: list[float] = []
+
+    def wait(self, job_id: str) -> int:
+        """Wait for a job's end, print it, and return the exit status that stands for it."""
+        while True:
+            left = max(0.0, self._deadline - clock.monotonic())
+            try:
+                job = self._client.job(job_id, wait=min(left, LONG_POLL))
+            except Refused as exc:
+                return fail(str(exc))
+            if job["outcome"] is not None:
+                return self._ended(job)
+            if left == 0.0:
+                self._how["not ended"] += 1
+                return fail(f"job {job_id} has not ended; it goes on", TIMED_OUT)
+
+    def _ended(self, job: dict[str, Any]) -> int:
+        print(line_of(job), flush=True)
+        self._how[job["status"]] += 1
+        if job["outcome"].get("handover_seconds") is not None:
+            self._handovers.append(job["outcome"]["handover_seconds"])
+        return 0 if job["status"] == "succeeded" else FAILED
+
+    def summary(self, seconds: float) -> str:
+        """Return all of it in one line."""
+        text = f"{self._how.total()} jobs in {seconds:.2f} s: " + ", ".join(
+            f"{count} {status}" for status, count in sorted(self._how.items())
+        )
+        if self._handovers:
+            middle, worst = statistics.median(self._handovers), max(self._handovers)
+            text += f"; hand-over {middle * 1e6:.0f} µs median, {worst * 1e6:.0f} µs at worst"
+        return text
 
 
-def _line(job: dict[str, Any]) -> str:
+def line_of(job: dict[str, Any]) -> str:
+    """Return a job in one line: id, status, and why if it failed."""
     outcome = job["outcome"] or {}
     why = outcome.get("error") or outcome.get("reason")
-    return f"{job['id']} {job['status']}" + (f": {why.splitlines()[0]}" if why else "")
-
-
-def status(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    socket: Socket = None,
-) -> None:
-    """Show how the running server is, and its jobs."""
-    try:
-        client = ControlClient(find_socket(socket))
-        now = client.request("GET", "/status")
-        jobs = [] if as_json else client.request("GET", "/jobs?ended=0")["jobs"]
-    except (ControlError, Refused) as exc:
-        raise typer.Exit(fail(str(exc))) from exc
-    if as_json:
-        print(json.dumps(now, indent=2))
-        return
-    ready, reason = now.pop("ready", False), now.pop("reason", None)
-    print(f"{now.pop('id', 'server')}: " + ("ready" if ready else f"not ready: {reason}"))
-    for name, value in _flat(now):
-        print(f"  {name:<24} {value}")
-    for job in jobs:
-        print(f"  job {_line(job)}  room {job['room']}  pid {job['pid']}")
-
-
-def _flat(data: dict[str, Any], prefix: str = "") -> list[tuple[str, object]]:
-    rows: list[tuple[str, object]] = []
-    for name, value in data.items():
-        if isinstance(value, dict):
-            rows += _flat(value, f"{prefix}{name}.")
-        else:
-            rows.append((prefix + name, "-" if value is None else value))
-    return rows
+    text = f"{job['id']} {job['status']}" + (f": {why.splitlines()[0]}" if why else "")
+    return harmless(text)
 
 
 def drain(
@@ -167,7 +183,10 @@ def drain(
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait for its end.")] = False,
     socket: Socket = None,
 ) -> None:
-    """Let the running server take no more jobs, and wait until it is gone."""
+    """Drain the running server: it takes no more jobs.
+
+    Returns when the running ones have ended and the server is gone.
+    """
     body = {} if timeout is None else {"timeout": None if timeout == math.inf else timeout}
     try:
         client = ControlClient(find_socket(socket))

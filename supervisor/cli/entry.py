@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Coroutine
-from typing import Any, Final, NoReturn, Protocol
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from supervisor.options import ServerOptions
 
-EXTRA_MODULES: Final = ("typer", "aiohttp", "prometheus_client")
+if TYPE_CHECKING:
+    from supervisor.succession import Succession
+
+EXTRA_MODULES: Final = ("typer", "rich", "aiohttp", "prometheus_client", "watchfiles")
 
 
 class Server(Protocol):
@@ -33,7 +36,18 @@ class Server(Protocol):
         """
         ...
 
-    def run(self, *, devmode: bool = False) -> Coroutine[Any, Any, int]:
+    @property
+    def active_jobs(self) -> list[Any]:
+        """The jobs that wait or run."""
+        ...
+
+    def on(self, event: str, callback: Callable[[Any], object]) -> object:
+        """Have *callback* called with each event of that name."""
+        ...
+
+    def run(
+        self, *, devmode: bool = False, succession: Succession | None = None
+    ) -> Coroutine[Any, Any, int]:
         """Run until it is drained; return the exit status."""
         ...
 

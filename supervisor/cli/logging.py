@@ -6,6 +6,11 @@ time, module, line and function, since they describe the place that logged, whic
 may be in a worker. Such a record carries its worker's fields in
 ``record.greenroom`` and its exception as text in ``record.exc_text``.
 
+What a worker says is a stranger's text. Nothing in it moves the cursor, changes
+the colour or reverses the direction of a terminal: such characters are escaped. And
+no text can pass for a record of its own: in JSON a line break is escaped, in the
+readable form the lines that follow the first are indented.
+
 Never ``enqueue=True``: loguru's queue is a multiprocessing one, with locks that a
 fork can copy in the locked state.
 """
@@ -17,6 +22,7 @@ import json
 import logging
 import math
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -28,8 +34,8 @@ from loguru import logger
 if TYPE_CHECKING:  # these names exist in loguru's stub only
     from loguru import Message, Record
 
-# Talkative at DEBUG and of no use to somebody who debugs an agent.
-QUIET: Final = ("asyncio", "aiohttp.access", "watchfiles", "urllib3", "httpcore", "httpx")
+# Talkative at DEBUG about our own doings, and of no use to somebody who debugs an agent.
+QUIET: Final = ("asyncio", "watchfiles")
 
 # Always there, or with a place of their own; the rest of a record's fields follow.
 FIXED: Final = ("timestamp", "level", "message", "logger", "module", "function", "line")
@@ -51,6 +57,11 @@ _COLOURS: Final = {
 }
 _DIM: Final = "\x1b[2m"
 _RESET: Final = "\x1b[0m"
+
+# Control characters but tab and line feed, and what changes the direction of text.
+# JSON escapes those below 0x20 itself.
+_UNSAFE: Final = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_INDENT: Final = "    "
 
 
 def configure_logging(level: str, *, readable: bool, stream: TextIO | None = None) -> None:
@@ -151,7 +162,7 @@ def json_sink(stream: TextIO) -> Callable[[Message], None]:
     binary = getattr(stream, "buffer", None)
 
     def write(message: Message) -> None:
-        line = _json(fields_of(message.record)) + b"\n"
+        line = json_line(fields_of(message.record))
         if binary is None:  # a stream of text only, such as StringIO
             stream.write(line.decode())
         else:
@@ -161,11 +172,25 @@ def json_sink(stream: TextIO) -> Callable[[Message], None]:
     return write
 
 
-def _json(fields: dict[str, Any]) -> bytes:
+def json_line(fields: dict[str, Any]) -> bytes:
+    """Return *fields* as a line of JSON, whatever they are."""
     try:
-        return msgspec.json.encode(fields, enc_hook=repr)
+        line = msgspec.json.encode(fields, enc_hook=repr)
     except Exception:  # noqa: BLE001 - fields are the caller's: odd keys, cycles, a repr that raises
-        return json.dumps(_plain(fields, depth=4)).encode()
+        line = json.dumps(_plain(fields, depth=4)).encode()
+    return _escape_in_json(line) + b"\n"
+
+
+def _escape_in_json(line: bytes) -> bytes:
+    if line.isascii() and b"\x7f" not in line:
+        return line
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", line.decode()).encode()
+
+
+def _harmless(text: str) -> str:
+    """Return *text* as it may be shown on a terminal, in lines that are seen to belong together."""
+    shown = _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return shown.replace("\n", "\n" + _INDENT)
 
 
 def _plain(value: object, *, depth: int) -> object:
@@ -203,19 +228,25 @@ def readable_sink(stream: TextIO) -> Callable[[Message], None]:
 def _readable(record: Record, *, coloured: bool) -> str:
     fields = fields_of(record)
     exception = fields.pop("exception", None)
-    level = str(fields["level"])
+    level = _harmless(str(fields["level"]))
     clock = record["time"].astimezone().strftime("%H:%M:%S.%f")[:-3]
-    rest = " ".join(
-        f"{name}={value}" for name, value in fields.items() if name not in FIXED and name != "pid"
+    message = _harmless(str(fields["message"]))
+    rest = _harmless(
+        " ".join(
+            f"{name}={value}"
+            for name, value in fields.items()
+            if name not in FIXED and name != "pid"
+        )
     )
+    logger_name = _harmless(str(fields.get("logger")))
     if coloured:
         begin = f"{_DIM}{clock}{_RESET} {_COLOURS.get(level, '')}{level:<8}{_RESET}"
-        line = f"{begin} {_DIM}{fields.get('logger')}{_RESET}  {fields['message']}"
+        line = f"{begin} {_DIM}{logger_name}{_RESET}  {message}"
         line += f"  {_DIM}{rest}{_RESET}" if rest else ""
     else:
-        line = f"{clock} {level:<8} {fields.get('logger')}  {fields['message']}"
+        line = f"{clock} {level:<8} {logger_name}  {message}"
         line += f"  {rest}" if rest else ""
-    return f"{line}\n{exception}\n" if exception else f"{line}\n"
+    return f"{line}\n{_INDENT}{_harmless(str(exception))}\n" if exception else f"{line}\n"
 
 
 def wants_colour(stream: TextIO) -> bool:

@@ -9,10 +9,11 @@ whether the job really comes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+from supervisor.errors import SupervisorError
 from supervisor.handle import JobHandle
 from supervisor.job import AcceptArguments, JobInfo, Participant, Room
 from supervisor.stats import PoolStats
@@ -110,6 +111,22 @@ class Host(Protocol):
         """Return why the server takes no jobs now, or None if it does."""
         ...
 
+    async def measure_load(self) -> float | None:
+        """Return the load as it is now; None if it cannot be told. Never raises."""
+        ...
+
+    def on(self, event: str, callback: Callable[[Any], object]) -> object:
+        """Have *callback* called with each event of that name, ``job_started`` and so on."""
+        ...
+
+    def registered(self, dispatcher: Dispatcher, server_id: str) -> None:
+        """*dispatcher* can bring jobs now; where they come from this server is *server_id*."""
+        ...
+
+    def give_up(self, error: SupervisorError) -> None:
+        """No jobs will ever come again: drain, and end with *error*."""
+        ...
+
 
 class Dispatcher(Protocol):
     """A source of job requests."""
@@ -133,4 +150,28 @@ class Dispatcher(Protocol):
 
     async def close(self) -> None:
         """Report what is left to report and let go of everything. After the last job."""
+        ...
+
+
+@runtime_checkable
+class Heir(Protocol):
+    """A dispatcher whose requests and jobs go on under the next server (supervisor.succession)."""
+
+    def inherit(self, ended: list[tuple[str, str]]) -> None:
+        """Know the predecessor's ended jobs: ids and JSON. Before ``start``."""
+        ...
+
+    def track(self, handle: JobHandle[Any]) -> None:
+        """Show a job that came another way. Also before ``start``."""
+        ...
+
+    async def pause(self) -> None:
+        """Take no more requests, and return when those that were taken are answered.
+
+        Clients that wait for a job's end are told that it goes on.
+        """
+        ...
+
+    def estate(self) -> list[tuple[str, str]]:
+        """Return the ended jobs for the successor's :meth:`inherit`."""
         ...

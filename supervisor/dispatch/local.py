@@ -24,6 +24,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -59,6 +60,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MAX_BODY_BYTES: Final = 1024 * 1024
 # A body of a megabyte crosses a unix socket in milliseconds; who needs longer is stuck.
 BODY_TIMEOUT: Final = 10.0
+# The same for a head. Also how long a connection may be idle: one that waits for the
+# server's end opens another.
+HEAD_TIMEOUT: Final = 60.0
 # After an early answer, such as a 413, the rest of the body is read and dropped
 # for so long: a client that is still writing would otherwise never read it.
 LINGERING_TIME: Final = 1.0
@@ -66,6 +70,9 @@ MAX_ENDED_JOBS: Final = 10_000
 # Tracebacks are up to 64 KiB and metadata up to the body's limit: the count alone bounds nothing.
 MAX_HISTORY_BYTES: Final = 64 * 1024 * 1024
 DEFAULT_ENDED: Final = 100
+# A client sends its request right after it has connected. Who is let in and stays
+# mute for so long (a watcher, a kept connection) has nothing to lose.
+PAUSE_LINGER: Final = 0.2
 # Answers to those who wait are on their way when this begins to count. aiohttp
 # may spend it twice, and a server's way out has half a second in all.
 CLOSE_GRACE: Final = 0.1
@@ -79,9 +86,13 @@ class LocalDispatcher:
     Args:
         path: the socket; its directory is made with mode 0700 if it is missing.
             Default: ``$GREENROOM_SOCKET``, else ``<pid>.sock`` in :func:`socket_directory`.
+        listener: a socket that listens at *path* already and stays somebody else's,
+            as does the file; without it both are made and removed here.
     """
 
-    def __init__(self, path: str | None = None) -> None:
+    def __init__(self, path: str | None = None, *, listener: socket.socket | None = None) -> None:
+        self._given = listener
+        self._site: web.SockSite | None = None
         self._wanted = path or os.environ.get("GREENROOM_SOCKET") or None
         self.path: Path | None = None  # where it listens; None as long as it does not
         self._inode: tuple[int, int] | None = None
@@ -108,10 +119,7 @@ class LocalDispatcher:
         assert self._runner is None, "a dispatcher is started once"
         self._host = host
         self._closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        path = self._prepare_path()
-        listener = listen(path)
-        found = os.stat(path)
-        self.path, self._inode = path, (found.st_dev, found.st_ino)
+        listener = self._listener()
         app = web.Application(middlewares=[self._guard], client_max_size=MAX_BODY_BYTES)
         app.router.add_post("/jobs", self._submit)
         app.router.add_get("/jobs", self._list)
@@ -124,12 +132,14 @@ class LocalDispatcher:
             app,
             access_log=None,
             handler_cancellation=True,
+            keepalive_timeout=HEAD_TIMEOUT,
             lingering_time=LINGERING_TIME,
             shutdown_timeout=CLOSE_GRACE,
         )
         await self._runner.setup()
-        await web.SockSite(self._runner, listener).start()
-        logger.info("control socket: %s", path)
+        self._site = web.SockSite(self._runner, listener)
+        await self._site.start()
+        logger.info("control socket: %s", self.path)
 
     def drain_began(self) -> None:
         """Nothing to do: the server refuses offers by itself, and this keeps answering."""
@@ -138,6 +148,31 @@ class LocalDispatcher:
         """Show *handle*, a job that came another way, in ``/jobs`` like our own."""
         self._active[handle.id] = handle
         handle.add_done_callback(self._ended)
+
+    # ── one server takes over from another (Heir) ────────────────────────────
+
+    def inherit(self, ended: list[tuple[str, str]]) -> None:
+        """Know the predecessor's ended jobs: ids and JSON. Before :meth:`start`."""
+        for job_id, text in ended:
+            self._history.add(job_id, text.encode())
+
+    def estate(self) -> list[tuple[str, str]]:
+        """Return the ended jobs, the oldest first."""
+        return self._history.all()
+
+    async def pause(self) -> None:
+        """Take no more requests, and return when those that were taken are answered.
+
+        Clients that wait for a job's end are told that it goes on: they ask again,
+        and the successor answers.
+        """
+        assert self._site is not None, "it listens"
+        await self._site.stop()
+        # Who was let in just now has this long to say what for.
+        await asyncio.sleep(PAUSE_LINGER)
+        while self._accepting:
+            await asyncio.wait(self._accepting)
+        self._end_waiting()
 
     async def close(self) -> None:
         """Answer those who wait with what is known, stop listening, remove the socket.
@@ -149,7 +184,7 @@ class LocalDispatcher:
         runner, self._runner = self._runner, None
         if self._accepting:
             await asyncio.wait(self._accepting)
-        self._closing.set_result(None)
+        self._end_waiting()
         await runner.cleanup()
         assert self.path is not None, "it listened, so it has a path"
         with contextlib.suppress(FileNotFoundError):
@@ -158,6 +193,24 @@ class LocalDispatcher:
             if (found.st_dev, found.st_ino) == self._inode:
                 os.unlink(self.path)
         self.path = None
+
+    def _end_waiting(self) -> None:
+        if not self._closing.done():
+            self._closing.set_result(None)
+
+    def _listener(self) -> socket.socket:
+        if self._given is not None:
+            assert self._wanted is not None, "a listener comes with its path"
+            self.path = Path(self._wanted)
+            # The server closes what it listens on, and this one is not ours.
+            listener = self._given.dup()
+            listener.setblocking(False)
+            return listener
+        path = self._prepare_path()
+        listener = listen(path)
+        found = os.stat(path)
+        self.path, self._inode = path, (found.st_dev, found.st_ino)
+        return listener
 
     def _prepare_path(self) -> Path:
         try:

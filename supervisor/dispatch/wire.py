@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 from msgspec.structs import fields
 
+from supervisor.clock import monotonic
 from supervisor.dispatch.base import Answer
 from supervisor.errors import NotAdmitted
 from supervisor.handle import JobHandle
@@ -110,7 +111,8 @@ def failure(kind: type[web.HTTPError], sentence: str) -> web.HTTPError:
 
 def refusal(answer: Answer) -> web.Response:
     if answer.reason == "rejected":
-        body = {"error": f"rejected: {answer.detail or 'on_request said no'}"}
+        detail = answer.detail or "rejected by on_request"
+        body = {"error": detail if detail.startswith("rejected") else f"rejected: {detail}"}
         return respond({**body, "reason": "rejected", "terminate": answer.terminate}, 409)
     error = str(NotAdmitted(answer.reason, answer.detail))
     retry = RETRY_AFTER.get(answer.reason, RETRY_AFTER_OTHERWISE)
@@ -119,13 +121,15 @@ def refusal(answer: Answer) -> web.Response:
 
 
 def job_as_data(handle: JobHandle[Any]) -> dict[str, Any]:
-    info, outcome = handle.info, handle.outcome
+    info, outcome, record = handle.info, handle.outcome, handle.record
     return {
         "id": info.id,
         "status": handle.status.value,
         "pid": handle.pid,
         "room": info.room.name,
         "agent_name": info.agent_name,
+        **({} if record is None else {"age_seconds": round(monotonic() - record.queued_at, 3)}),
+        **({"resuming": True} if info.resuming else {}),
         **({"metadata": info.metadata} if info.metadata else {}),
         **({"publisher": info.publisher.identity} if info.publisher else {}),
         "outcome": None if outcome is None else outcome.as_dict(),
@@ -152,6 +156,10 @@ class History:
 
     def get(self, job_id: str) -> bytes | None:
         return self._jobs.get(job_id)
+
+    def all(self) -> list[tuple[str, str]]:
+        """Return ids and JSON, the oldest first."""
+        return [(job_id, text.decode()) for job_id, text in self._jobs.items()]
 
     def latest(self, count: int) -> Iterable[bytes]:
         return islice(reversed(self._jobs.values()), count)

@@ -10,7 +10,9 @@ import os
 from supervisor import AgentServer, JobContext, cli
 from tests.children import fails_to_warm
 
-server = AgentServer(num_idle_processes=1, setup_fnc=None)
+server = AgentServer(
+    num_idle_processes=1, setup_fnc=None, max_retry=int(os.environ.get("MAX_RETRY", "16"))
+)
 
 if os.environ.get("SETUP_FAILS"):
     server.setup_fnc = fails_to_warm.raises

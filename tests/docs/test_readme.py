@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -81,7 +83,7 @@ def agent(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str], subprocess.Pop
         # The machine that runs the tests may be as busy as it likes.
         GREENROOM_LOAD_THRESHOLD="inf",
     )
-    assert "python agent.py start " in COMMANDS[2]
+    assert "\npython agent.py start " in COMMANDS[2]
     server = subprocess.Popen(
         [sys.executable, "agent.py", "start"],
         cwd=tmp_path,
@@ -105,20 +107,56 @@ def test_the_servers_commands_work_as_printed(
     agent: tuple[Path, dict[str, str], subprocess.Popen[str]],
 ) -> None:
     script, environment, server = agent
-    commands = [line.split("#")[0].split() for line in COMMANDS[2].splitlines()]
-    assert [command[:3] for command in commands] == [
-        ["python", "agent.py", name] for name in ("start", "submit", "status", "drain")
-    ]
-    submitted = run(script, *commands[1][2:], environment=environment)
-    assert "succeeded" in submitted
-    assert "idle" in run(script, *commands[2][2:], environment=environment)
-    run(script, *commands[3][2:], environment=environment)
+    commands = [shlex.split(line, comments=True) for line in COMMANDS[2].splitlines()]
+    names = ("dev", "start", "submit", "submit", "status", "drain")
+    assert [command[:3] for command in commands] == [["python", "agent.py", name] for name in names]
+    _, _, submit, load, status, drain = [command[2:] for command in commands]
+    assert "succeeded" in run(script, *submit, environment=environment)
+    assert run(script, *load, environment=environment).count("succeeded") >= 20
+    assert "idle" in run(script, *status, environment=environment)
+    run(script, *drain, environment=environment)
     out, _ = server.communicate(timeout=30)
     assert server.returncode == 0
     records = [json.loads(line) for line in out.splitlines()]
     printed = [each for each in records if each["message"] == "welcome to vip-lounge"]
     assert len(printed) == 1
     assert printed[0]["job_id"]
+
+
+def test_dev_serves_and_reloads_as_printed(tmp_path: Path) -> None:
+    script = tmp_path / "agent.py"
+    script.write_text(block_with("rtc_session"), encoding="utf-8")
+    environment = surroundings(GREENROOM_SOCKET=str(tmp_path / "control.sock"))
+    with subprocess.Popen(
+        [sys.executable, "agent.py", "dev"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        try:
+            until(server.stdout, "serving as")
+            run(script, "submit", "vip-lounge", "--wait", environment=environment)
+            until(server.stdout, "welcome to vip-lounge")
+            script.write_text(script.read_text().replace("welcome to", "goodbye from"))
+            until(server.stdout, "reloaded in")
+            run(script, "submit", "vip-lounge", "--wait", environment=environment)
+            until(server.stdout, "goodbye from vip-lounge")
+            server.send_signal(signal.SIGINT)
+            server.stdout.read()
+            assert server.wait(30) == 0
+        finally:
+            server.kill()
+
+
+def until(lines: IO[str], text: str) -> None:
+    """Read up to the line that contains *text*."""
+    for line in lines:
+        if text in line:
+            return
+    raise AssertionError(f"it ended and did not say {text!r}")
 
 
 def test_a_signal_drains_the_server(

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from supervisor import JobProcess, get_job_context
+from supervisor import JobContext, JobProcess, get_job_context
 from supervisor.errors import JobCancelled
 
 # Well over what a warm worker weighs, well under what a test machine has.
@@ -43,6 +43,12 @@ def set_up(proc: JobProcess) -> None:
     proc.userdata["token"] = os.urandom(8).hex()
     proc.userdata["pid"] = os.getpid()
     proc.userdata["done_at"] = time.monotonic()
+
+
+async def set_up_later(proc: JobProcess) -> None:
+    """The same, async."""
+    await asyncio.sleep(0.02)
+    set_up(proc)
 
 
 def note(ledger: str, job: str) -> None:
@@ -152,6 +158,21 @@ def return_much() -> bytes:
     return bytes(300_000)
 
 
+async def await_once() -> str:
+    await asyncio.sleep(0)
+    return "value"
+
+
+async def await_for_ever() -> NoReturn:
+    await asyncio.Event().wait()
+    raise AssertionError("nobody sets it")
+
+
+def do_as_the_room_says(ctx: JobContext) -> object:
+    """A server's entrypoint: the room's name is the deed."""
+    return ALL_DEEDS[ctx.room.name]()
+
+
 DEEDS: Final[dict[str, Callable[[], object]]] = {
     deed.__name__: deed
     for deed in (
@@ -172,6 +193,12 @@ DEEDS: Final[dict[str, Callable[[], object]]] = {
         leave_a_stray,
     )
 }
+
+ASYNC_DEEDS: Final[dict[str, Callable[[], object]]] = {
+    "await_once": await_once,
+    "await_for_ever": await_for_ever,
+}
+ALL_DEEDS: Final = {**DEEDS, **ASYNC_DEEDS}
 
 
 def noted(ledger: str, job: str, deed: str) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -249,3 +250,30 @@ def test_closing_a_descriptor_that_is_closed_already_is_passed_over() -> None:
 
 def test_the_two_ends_of_a_channel_are_closed_on_exec(pair: Pair) -> None:
     assert not any(sock.get_inheritable() for sock in pair)
+
+
+def test_memory_whose_pages_are_in_use_for_a_moment_is_sealed_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    control, refusals = fcntl.fcntl, [errno.EBUSY, errno.EBUSY]
+
+    def busy_at_first(fd: int, command: int, argument: int = 0) -> int:
+        if command == 1033 and refusals:
+            raise OSError(refusals.pop(), "in use")
+        return control(fd, command, argument)
+
+    monkeypatch.setattr("ipc.fds.fcntl.fcntl", busy_at_first)
+    fd = fds.write_memory(b"x")
+    assert fds.read_memory(fd, max_bytes=10) == b"x"
+    os.close(fd)
+
+
+def test_memory_whose_pages_stay_in_use_is_an_error_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def busy(fd: int, command: int, argument: int = 0) -> int:
+        raise OSError(errno.EBUSY, "in use")
+
+    monkeypatch.setattr("ipc.fds.fcntl.fcntl", busy)
+    with pytest.raises(OSError, match="in use"):
+        fds.write_memory(b"x")

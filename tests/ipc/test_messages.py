@@ -115,7 +115,9 @@ def test_every_message_arrives_as_it_was_sent(
 
 def test_every_message_has_a_direction() -> None:
     placed = {kind for direction in DIRECTIONS for kind in members(direction)}
-    assert placed == set(Message.__subclasses__())
+    # Other channels have messages of their own, in the file that is about them.
+    here = {kind for kind in Message.__subclasses__() if kind.__module__ == Message.__module__}
+    assert placed == here
 
 
 def test_no_two_messages_share_a_tag() -> None:

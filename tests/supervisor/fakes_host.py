@@ -10,12 +10,12 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from supervisor.dispatch.base import Answer
-from supervisor.errors import OptionError
+from supervisor.dispatch.base import Answer, Dispatcher
+from supervisor.errors import OptionError, SupervisorError
 from supervisor.handle import JobHandle
 from supervisor.job import (
     AcceptArguments,
@@ -76,6 +76,8 @@ class FakeHost:
         self.promised: dict[str, JobInfo] = {}
         self.handles: dict[str, JobHandle[Any]] = {}
         self.given_back: list[str] = []
+        self.given_up: list[SupervisorError] = []
+        self.listeners: dict[str, list[Callable[[Any], object]]] = {}
         self.offers = 0
         self.answering = asyncio.Event()  # cleared: offers wait, as a slow on_request makes them
         self.answering.set()
@@ -122,6 +124,19 @@ class FakeHost:
 
     def not_ready(self) -> str | None:
         return "draining" if self.draining else self.reason
+
+    async def measure_load(self) -> float | None:
+        return self.load
+
+    def on(self, event: str, callback: Callable[[Any], object]) -> object:
+        self.listeners.setdefault(event, []).append(callback)
+        return callback
+
+    def registered(self, dispatcher: Dispatcher, server_id: str) -> None:
+        self.id = server_id
+
+    def give_up(self, error: SupervisorError) -> None:
+        self.given_up.append(error)
 
     # ── what the local dispatcher needs beside ───────────────────────────────
 
@@ -196,6 +211,7 @@ class FakeServer(FakeHost):
         self._outcome = outcome
         self._options = ServerOptions(**options)
         self._gone = asyncio.Event()
+        self.callbacks: dict[str, list[Callable[[Any], object]]] = {}
 
     @property
     def options(self) -> ServerOptions:
@@ -206,7 +222,11 @@ class FakeServer(FakeHost):
         assert isinstance(replaced, ServerOptions)
         self._options = replaced
 
-    async def run(self, *, devmode: bool = False) -> int:
+    def on(self, event: str, callback: Callable[[Any], object]) -> object:
+        self.callbacks.setdefault(event, []).append(callback)
+        return callback
+
+    async def run(self, *, devmode: bool = False, succession: Any = None) -> int:
         from supervisor.dispatch.local import LocalDispatcher
 
         if isinstance(self._outcome, Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -238,6 +239,53 @@ def test_without_a_command_it_shows_the_commands(shell: Shell) -> None:
         assert name in run.stdout + run.stderr
 
 
+@pytest.mark.slow
+def test_the_version_and_the_completion(shell: Shell) -> None:
+    run = shell.run("--version")
+    assert run.returncode == 0
+    assert re.fullmatch(r"greenroom (\S+|\(not installed\)), Python 3\.\d+\.\S+, \w+\n", run.stdout)
+    # As the function does that --install-completion puts into the shell.
+    asked = {"COMP_WORDS": "agent.py start --log-level ", "COMP_CWORD": "3"}
+    completed = shell.run(**asked, **{"_AGENT.PY_COMPLETE": "complete_bash"})
+    assert completed.stdout.split() == ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["start", "dev", "submit", "status", "drain"])
+def test_the_help_of_each_command_tells_the_exit_status(shell: Shell, command: str) -> None:
+    run = shell.run(command, "--help", arguments="num_idle_processes=5", GREENROOM_PORT="1234")
+    assert run.returncode == 0
+    assert "Exit status:\n    0    " in run.stdout
+    if command in ("start", "dev"):
+        words = " ".join(run.stdout.split())
+        assert "[GREENROOM_NUM_IDLE_PROCESSES; default: 5, from the program]" in words
+        assert "[GREENROOM_PORT; default: 1234, from the environment]" in words
+        assert "124 the drain's deadline was enforced" in words
+
+
+@pytest.mark.slow
+def test_a_misspelt_variable_is_warned_about(shell: Shell) -> None:
+    shell.begin("start", GREENROOM_MAX_JOB="3")
+    shell.servers[0].send_signal(signal.SIGTERM)
+    run = shell.run("start", arguments="SupervisorError('no')", GREENROOM_MAX_JOB="3")
+    first = json.loads(run.stdout.splitlines()[0])
+    assert first["level"] == "WARNING"
+    assert "did you mean GREENROOM_MAX_JOBS?" in first["message"]
+
+
+@pytest.mark.slow
+def test_systemd_is_told_when_it_serves(shell: Shell) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        path = str(shell.directory / "notify")
+        systemd.bind(path)
+        systemd.settimeout(30)
+        run = shell.run(
+            "start", arguments="SupervisorError('port 1 is in use')", NOTIFY_SOCKET=path
+        )
+        assert run.returncode == 1
+        assert systemd.recv(4096) == b"STATUS=failed: port 1 is in use"
+
+
 # ── submit, status, drain ────────────────────────────────────────────────────
 
 
@@ -251,7 +299,9 @@ def test_submit_and_wait(shell: Shell) -> None:
     assert (run.returncode, run.stdout.splitlines()[-1]) == (1, "J-2 failed: ValueError: no")
     run = shell.run("submit", "long", "--count", "3", "--wait", "--timeout", "0.05")
     assert run.returncode == 124
-    assert [line.split()[1] for line in run.stdout.splitlines()] == ["running"] * 3
+    *jobs, summary = run.stdout.splitlines()
+    assert [line.split()[1] for line in jobs] == ["running"] * 3
+    assert summary.endswith(": 3 not ended")
     assert "has not ended; it goes on" in run.stderr
 
 
@@ -289,10 +339,66 @@ def test_status(shell: Shell) -> None:
     assert run.returncode == 0
     lines = run.stdout.splitlines()
     assert lines[0] == "AW-fake: ready"
-    assert "workers.idle             2" in run.stdout
-    assert lines[-1] == "  job J-1 running  room r  pid 4711"
+    assert "2 idle, 1 running" in run.stdout
+    assert lines[-2].split() == ["JOB", "STATUS", "ROOM", "PID", "AGE"]
+    assert lines[-1].split() == ["J-1", "running", "r", "4711", "-"]
     run = shell.run("status", "--json")
     assert json.loads(run.stdout)["workers"] == {"idle": 2, "running": 1}
+
+
+@pytest.mark.slow
+def test_status_again_and_again_until_the_server_is_gone(shell: Shell) -> None:
+    shell.begin("start")
+    with subprocess.Popen(
+        shell.command("status", "--watch", "--json", "--interval", "0.1"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=shell.environment,
+    ) as watching:  # fmt: skip
+        assert watching.stdout is not None
+        assert watching.stderr is not None
+        for _ in range(2):
+            assert json.loads(watching.stdout.readline())["ready"] is True
+        shell.servers[0].kill()
+        watching.stdout.read()
+        assert "no server listens on" in watching.stderr.read()
+        assert watching.wait(30) == 1
+
+
+@pytest.mark.slow
+def test_status_is_watched_until_ctrl_c(shell: Shell) -> None:
+    shell.begin("start")
+    with subprocess.Popen(
+        shell.command("status", "--watch"), stdout=subprocess.PIPE, text=True,
+        env=shell.environment | {"PYTHONUNBUFFERED": "1"},
+    ) as watching:  # fmt: skip
+        assert watching.stdout is not None
+        assert watching.stdout.readline() == "AW-fake: ready\n"
+        watching.send_signal(signal.SIGINT)
+        watching.stdout.read()
+        assert watching.wait(30) == 0
+
+
+@pytest.mark.slow
+def test_jobs_are_submitted_at_a_rate_and_summed_up(shell: Shell) -> None:
+    shell.begin("start")
+    run = shell.run(
+        "submit", "room-{n}", "--count", "3", "--rate", "50", "--wait", "--timeout", "0"
+    )
+    assert run.returncode == 124
+    assert run.stdout.splitlines()[-1].endswith(": 3 not ended")
+    shown = shell.run("status").stdout
+    assert all(f"room-{number} " in shown for number in (1, 2, 3))
+    run = shell.run("submit", "no-{n}", "--count", "2")
+    assert (run.returncode, run.stderr) == (1, "greenroom: rejected: not ours\n" * 2)
+
+
+@pytest.mark.slow
+def test_a_rooms_name_does_nothing_to_the_terminal(shell: Shell) -> None:
+    shell.begin("start")
+    shell.run("submit", "evil\x1b[2J\nJ-9 succeeded \u202e[red]", "--job-id", "J-\x1b1")
+    run = shell.run("status")
+    assert run.stdout.splitlines()[-1].split() == [
+        "J-\\x1b1", "running", "evil\\x1b[2J\\nJ-9", "succeeded", "\\u202e[red]", "4711", "-",
+    ]  # fmt: skip
 
 
 @pytest.mark.slow
@@ -329,10 +435,10 @@ def test_of_several_servers_one_is_chosen(shell: Shell) -> None:
         shell.begin("start")
     run = shell.run("status")
     assert run.returncode == 1
-    assert "several servers are running; choose one with --socket: " in run.stderr
+    assert "several servers are running; choose one with --socket:\n" in run.stderr
     for server in shell.servers:
         path = shell.directory / "greenroom" / f"{server.pid}.sock"
-        assert f" {path}" in run.stderr
+        assert f"  --socket {path}  pid {server.pid}, agent (any), ready\n" in run.stderr
         shown = json.loads(shell.run("status", "--json", "--socket", str(path)).stdout)
         assert shown["pid"] == server.pid
 
@@ -550,7 +656,7 @@ def test_readable_lines(
     if not coloured:
         first, *rest = text.splitlines()
         assert first[12:] == " WARNING  agent  hi {} <red>  job_id=J-1 room=r tenant=t"
-        assert rest == ["Traceback …", "ValueError: no"]
+        assert rest == ["    Traceback …", "    ValueError: no"]
 
 
 def test_readable_lines_on_a_terminal_that_is_not_utf8() -> None:

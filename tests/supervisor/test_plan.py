@@ -106,6 +106,13 @@ NONE = PoolLimits(idle_target=0)
             Plan(retire_idle=2),
             id="keep_idle below the target means nothing",
         ),
+        pytest.param(
+            Census(),
+            0,
+            PoolLimits(idle_target=2, max_processes=10, max_warming=10),
+            Plan(spawn=2),
+            id="ceilings that are far away start nobody",
+        ),
     ],
 )
 def test_the_plan(census: Census, waiting: int, limits: PoolLimits, expected: Plan) -> None:
@@ -135,6 +142,31 @@ def test_the_plan(census: Census, waiting: int, limits: PoolLimits, expected: Pl
 )
 def test_the_plan_of_a_drain(census: Census, waiting: int, expected: Plan) -> None:
     assert plan(census, waiting=waiting, limits=TWO, draining=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("census", "waiting", "limits", "expected"),
+    [
+        pytest.param(
+            Census(idle=3),
+            0,
+            PoolLimits(idle_target=2, keep_idle=3),
+            Plan(retire_idle=3),
+            id="keep_idle keeps nobody",
+        ),
+        pytest.param(
+            Census(running=2),
+            3,
+            PoolLimits(idle_target=0, max_processes=4),
+            Plan(spawn=2),
+            id="the ceiling holds",
+        ),
+    ],
+)
+def test_the_plan_of_a_drain_with_limits(
+    census: Census, waiting: int, limits: PoolLimits, expected: Plan
+) -> None:
+    assert plan(census, waiting=waiting, limits=limits, draining=True) == expected
 
 
 # ── laws ─────────────────────────────────────────────────────────────────────

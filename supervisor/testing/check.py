@@ -1,0 +1,73 @@
+"""Running lifecycles: which histories, how many, of what.
+
+Every run takes the same histories. To search for new ones set ``GREENROOM_EXAMPLES`` to
+how many, with ``--hypothesis-seed=N`` to choose where to begin.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from supervisor.testing.deeds import Deed
+from supervisor.testing.lifecycles import Lifecycles
+
+
+def lifecycle_machine(
+    *deeds: Deed,
+    setup_fnc: Callable[..., Any] | None = None,
+    entrypoint: Callable[..., Any] | None = None,
+    **options: Any,
+) -> type[Lifecycles]:
+    """Return the state machine of a pool, or with *entrypoint* of a server.
+
+    Args:
+        deeds: what jobs do; the first should be ordinary and quick.
+        setup_fnc: yours.
+        entrypoint: yours; each deed then names a room.
+        options: of the pool or the server. The machine chooses ``num_idle_processes``
+            and ``max_jobs`` itself.
+    """
+    if not deeds or all(deed.leaves_strays for deed in deeds):
+        raise ValueError("name at least one deed that leaves nothing behind")
+    wrapped = {
+        "deeds": deeds,
+        "setup_fnc": None if setup_fnc is None else staticmethod(setup_fnc),
+        "entrypoint": None if entrypoint is None else staticmethod(entrypoint),
+        "options": options,
+    }
+    return type("Lifecycles", (Lifecycles,), wrapped)
+
+
+def check_lifecycles(
+    *deeds: Deed,
+    setup_fnc: Callable[..., Any] | None = None,
+    entrypoint: Callable[..., Any] | None = None,
+    histories: int = 20,
+    steps: int = 25,
+    **options: Any,
+) -> None:
+    """Live through *histories* of up to *steps* steps each; the arguments are those of
+    :func:`lifecycle_machine`.
+
+    Raises:
+        AssertionError: something that must hold did not; the history is on stderr.
+    """
+    asked_for = os.environ.get("GREENROOM_EXAMPLES")
+    run_state_machine_as_test(
+        lifecycle_machine(*deeds, setup_fnc=setup_fnc, entrypoint=entrypoint, **options),
+        settings=settings(
+            max_examples=int(asked_for) if asked_for else histories,
+            stateful_step_count=steps,
+            derandomize=asked_for is None,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
