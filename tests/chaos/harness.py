@@ -166,7 +166,7 @@ class Harness:
         seconds, left = await seconds_until_nothing_is_left(GONE_SECONDS)
         if how == KILLED:
             self._gone_after.append(seconds)
-        helpless = how == KILLED and (_has_stopped_fork_server(left) or self._had_none(killed_at))
+        helpless = how == KILLED and self._had_no_fork_server(killed_at)
         kept = self._out_of_reach if helpless else self._leftovers
         kept += [f"after a supervisor {how}: {each}" for each in left]
         status = program.process.returncode
@@ -175,7 +175,7 @@ class Harness:
         program.collect_log(self._log)
         program.close()
 
-    def _had_none(self, killed_at: float) -> bool:
+    def _had_no_fork_server(self, killed_at: float) -> bool:
         """Return whether a fork server was killed so shortly before that there was no other yet."""
         self._look()
         deaths = [
@@ -323,8 +323,3 @@ class Harness:
         fell = [each.until for each in self._injected if each.kind == "SIGKILL of the fork server"]
         over = self._ledger.jobs[job].told_at
         return self._runs.parents[job] == os.getpid() or any(began <= each <= over for each in fell)
-
-
-def _has_stopped_fork_server(left: list[str]) -> bool:
-    """Return whether who should have killed the rest was itself stopped."""
-    return any("stopped in" in each and each.endswith("greenroom: fork server") for each in left)

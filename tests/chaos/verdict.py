@@ -53,9 +53,8 @@ class Evidence:
         injected: the faults, without those that jobs commit themselves.
         leftovers: a sentence for each.
         out_of_reach: the same, where the documentation says that nobody can help: the
-            fork server was killed within a second before the supervisor, or was
-            stopped; or, without control groups, a worker crashed whose fork server
-            was dead.
+            fork server was killed within a second before the supervisor; or, without
+            control groups, a worker crashed whose fork server was dead.
         wrong: what else must not have happened: a sentence each.
         gone_after: seconds from each SIGKILL of a supervisor until nothing was left.
         seconds: how long the load went on.
