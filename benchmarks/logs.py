@@ -126,6 +126,7 @@ def measure(effort: Effort) -> tuple[list[float], list[float], float, Reader]:
         began = time.monotonic()
         for _ in range(effort.rounds):
             jobs = [submit(client, "flood", lines) for _ in range(FLOODERS)]
+            flooded.append(hand_over(client))  # one at least, however short the flood
             while any(client.job(each)["outcome"] is None for each in jobs):
                 time.sleep(PAUSE)
                 flooded.append(hand_over(client))

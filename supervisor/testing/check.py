@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
+from hypothesis.errors import Flaky
 from hypothesis.stateful import run_state_machine_as_test
 
 from supervisor.testing.deeds import Deed
@@ -58,16 +59,22 @@ def check_lifecycles(
         AssertionError: something that must hold did not; the history is on stderr.
     """
     asked_for = os.environ.get("GREENROOM_EXAMPLES")
-    run_state_machine_as_test(
-        lifecycle_machine(*deeds, setup_fnc=setup_fnc, entrypoint=entrypoint, **options),
-        settings=settings(
-            max_examples=int(asked_for) if asked_for else histories,
-            stateful_step_count=steps,
-            derandomize=asked_for is None,
-            deadline=None,
-            database=None,
-            phases=[Phase.generate],
-            report_multiple_bugs=False,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    try:
+        run_state_machine_as_test(
+            lifecycle_machine(*deeds, setup_fnc=setup_fnc, entrypoint=entrypoint, **options),
+            settings=settings(
+                max_examples=int(asked_for) if asked_for else histories,
+                stateful_step_count=steps,
+                derandomize=asked_for is None,
+                deadline=None,
+                database=None,
+                phases=[Phase.generate],
+                report_multiple_bugs=False,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+    except Flaky as exc:
+        # It fails with real processes, and then, lived again to be told, it does not:
+        # no two lives of theirs are the same.
+        told = "; ".join(map(str, getattr(exc, "exceptions", ()))) or str(exc)
+        raise AssertionError(f"a history failed, see stderr: {told}") from exc

@@ -41,7 +41,8 @@ class Surroundings:
 
 
 def surroundings() -> Surroundings:
-    """Return what there is now."""
+    """Return what there is now. From the first call on, orphans fall to this process."""
+    take_in_orphans()
     return Surroundings(children(), descriptors(), set(threading.enumerate()))
 
 
