@@ -66,7 +66,7 @@ class ThreadsLeft(Exception):
 
 def main(boot: Boot) -> None:
     """Run the fork server. The target of the process that multiprocess starts."""
-    isolate.become_session_leader()
+    isolate.become_group_leader()
     isolate.ignore_supervisor_signals()
     isolate.forget_environment(boot.settings.without_environment)
     if boot.settings.titles:
@@ -275,6 +275,7 @@ class ForkServer:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
             isolate.become_session_leader()
             isolate.join_cgroup(self._boot.settings.cgroup, number)
             isolate.ignore_supervisor_signals()

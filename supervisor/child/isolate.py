@@ -52,6 +52,23 @@ def become_session_leader() -> None:
     # EPERM: a group leader already, which a fresh child of spawn is not.
     with contextlib.suppress(PermissionError):
         os.setsid()
+    _become_subreaper()
+
+
+def become_group_leader() -> None:
+    """Leave the terminal's group, but stay in the supervisor's session; take in orphans.
+
+    For the fork server. When the supervisor dies its group becomes an orphaned one,
+    and if it is stopped in that moment the kernel sends SIGHUP and SIGCONT: it wakes
+    up and can do what is left to do. A session of its own would be orphaned from the
+    beginning, and nobody would wake it. Source: setpgid(2), exit(3p).
+    """
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGHUP, _leave_it_to_the_supervisor)
+    _become_subreaper()
+
+
+def _become_subreaper() -> None:
     if sys.platform == "linux" and _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 

@@ -166,7 +166,8 @@ class Harness:
         seconds, left = await seconds_until_nothing_is_left(GONE_SECONDS)
         if how == KILLED:
             self._gone_after.append(seconds)
-        kept = self._out_of_reach if self._both_are_dead(killed_at) else self._leftovers
+        helpless = how == KILLED and self._had_no_fork_server(killed_at)
+        kept = self._out_of_reach if helpless else self._leftovers
         kept += [f"after a supervisor {how}: {each}" for each in left]
         status = program.process.returncode
         if how == BY_ITSELF or (how == DRAINED and status not in (0, 124)):
@@ -174,7 +175,7 @@ class Harness:
         program.collect_log(self._log)
         program.close()
 
-    def _both_are_dead(self, killed_at: float) -> bool:
+    def _had_no_fork_server(self, killed_at: float) -> bool:
         """Return whether a fork server was killed so shortly before that there was no other yet."""
         self._look()
         deaths = [

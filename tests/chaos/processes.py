@@ -13,6 +13,7 @@ import ctypes
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Final
 
 import psutil
@@ -77,9 +78,14 @@ def kill_all_below_us() -> None:
 
 def _sentence(process: psutil.Process) -> str:
     try:
-        command = " ".join(process.cmdline()) or process.name()
-        return f"pid {process.pid} ({process.status()}): {command}"
-    except psutil.NoSuchProcess:
+        command = (" ".join(process.cmdline()) or process.name()).strip()
+        age = time.time() - process.create_time()
+        waits = Path(f"/proc/{process.pid}/wchan").read_text(encoding="ascii")
+        return (
+            f"pid {process.pid} of {process.ppid()} ({process.status()} in {waits}, "
+            f"{process.num_threads()} threads, {age:.1f} s old): {command}"
+        )
+    except (psutil.NoSuchProcess, OSError):
         return f"pid {process.pid}"
 
 

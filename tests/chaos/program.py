@@ -31,6 +31,7 @@ class Program:
         self.process = subprocess.Popen(
             disk.command(directory / f"disk-{life.name}", [*program, str(seed)], own_disk=own_disk),
             stdin=subprocess.PIPE,
+            start_new_session=True,  # as a service manager does: nobody else is in there
             cwd=ROOT,
             env={
                 **os.environ,

@@ -32,13 +32,16 @@ def pool(**options: Any) -> ProcessPool:
 
 
 @contextlib.asynccontextmanager
-async def script(*arguments: object) -> AsyncIterator[asyncio.subprocess.Process]:
+async def script(
+    *arguments: object, own_session: bool = False
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run a module of tests.children as a program, and end it with the block."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         *map(str, arguments),
         cwd=ROOT,
+        start_new_session=own_session,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -155,6 +158,25 @@ async def test_two_seconds_after_the_supervisor_was_killed_nothing_of_it_is_left
         process.kill()
         await until(lambda: all_gone(told["pids"]))
         assert time.monotonic() - began < 2.0
+
+
+async def test_a_fork_server_that_is_stopped_when_the_supervisor_is_killed_is_woken_to_clean_up() -> (
+    None
+):
+    # A session of its own, as under a service manager: the process that orphans fall
+    # to here would be in it otherwise, and the kernel would see no orphans.
+    program = script("tests.children.supervisor_to_be_killed", "forkserver", own_session=True)
+    async with program as process:
+        assert process.stdout is not None
+        told = json.loads(await soon(process.stdout.readline()))
+        [fork_server] = [pid for pid in told["pids"] if "fork server" in title_of(pid)]
+        os.kill(fork_server, signal.SIGSTOP)
+        process.kill()
+        await until(lambda: all_gone(told["pids"]))
+
+
+def title_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8")
 
 
 # ── nothing left to open ─────────────────────────────────────────────────────
