@@ -547,8 +547,6 @@ class Workers:
     def _may_hand_over_again(self, job: JobRecord) -> bool:
         if job.begun or job.ask is not None:
             return False
-        if job.kill is not None and job.kill.reason == "protocol":
-            return False  # whatever its worker said, and did not say: it is not believed
         return job.hand_overs < MAX_HAND_OVERS and self._broken is None and not self._closed
 
     def released(self, worker: Worker) -> None:
