@@ -86,14 +86,14 @@ class Soak:
         The smallest of some looks: the thread that samples memory comes and goes.
         """
         counts = [getattr(look, name) for look in self.looks if look.jobs >= self.settled.jobs]
-        some = max(1, len(counts) // 10)
+        some = max(1, len(counts) // 3)
         least, least_at_first = min(counts[-some:]), min(counts[:some])
         return int(least - least_at_first)
 
     @property
     def is_good(self) -> bool:
         """Whether nothing grew."""
-        flat = self.grown("descriptors") == 0 == self.grown("threads")
+        flat = self.grown("descriptors") <= 0 and self.grown("threads") <= 0
         return flat and self.growth_mb < GROWTH_LIMIT_MB
 
     def as_dict(self) -> dict[str, Any]:

@@ -35,7 +35,8 @@ def test_a_short_soak_shows_no_growth_and_writes_its_figures(tmp_path: Path) -> 
     figures = json.loads((tmp_path / "soak.json").read_text())
     assert figures["jobs"] == 2000
     assert len(figures["looks"]) == 10
-    assert figures["descriptors_grown"] == figures["threads_grown"] == 0
+    assert figures["descriptors_grown"] <= 0
+    assert figures["threads_grown"] <= 0
 
 
 def look(jobs: int, *, uss_mb: float = 20.0, descriptors: int = 27, threads: int = 1) -> Look:
