@@ -93,7 +93,7 @@ async def test_a_server_out_of_reach_is_one_clear_line_and_exit_status_1(
 
 
 async def test_a_missing_secret_is_named() -> None:
-    line = await failed_start("--url", "ws://localhost:1", "--api-key", KEY)
+    line = await failed_start("--url", "ws://localhost:1", LIVEKIT_API_KEY=KEY)
     assert "api_secret" in line
     assert "LIVEKIT_API_SECRET" in line
 
