@@ -206,6 +206,8 @@ class LoopThread:
 
     def _finish(self, cancel_waiting: bool) -> None:
         if cancel_waiting:
+            if self._workers is not None:
+                self._workers.learn_who_has_begun()
             for handle in list(self._open_jobs):
                 if handle.future is not None and handle.future.cancel_waiting():
                     # Here and now, not by the inbox: a kill may be next.

@@ -200,6 +200,11 @@ class Workers:
             worker.stop_job(ask, self.options.shutdown_process_timeout)
         return True
 
+    def learn_who_has_begun(self) -> None:
+        """Have each handle say RUNNING whose job has begun, without waiting to be told."""
+        for worker in self.all:
+            worker.has_begun()
+
     def begin_drain(self, remaining: float | None) -> None:
         """No new workers but for waiting jobs; tell the jobs that run.
 

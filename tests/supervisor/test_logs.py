@@ -250,7 +250,11 @@ async def test_a_worker_killed_in_the_middle_of_a_record_is_no_error(
 async def test_descriptors_that_a_worker_passes_are_dropped(collector: Collector) -> None:
     with closing(Wire()) as wire:
         before = len(os.listdir("/proc/self/fd"))
-        fds.send_with_descriptors(wire.far, encode_frame(encode(log_of())), [0, 0, 0])
+        frame = encode_frame(encode(log_of()))
+        try:
+            fds.send_with_descriptors(wire.far, frame, [0, 0, 0])
+        except PermissionError:  # since Linux 6.16 the kernel does not even carry them
+            wire.far.send(frame)
         await collector.wait_count(1)
         assert len(os.listdir("/proc/self/fd")) == before
 
