@@ -19,6 +19,7 @@ import gc
 import json
 import os
 import sys
+import threading
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ from typing import Any
 import psutil
 
 from benchmarks.results import machine_line
-from supervisor import ProcessPool
+from supervisor import ProcessPool, memory
 
 IDLE = 4
 IN_FLIGHT = 8
@@ -83,7 +84,7 @@ class Soak:
     def grown(self, name: str) -> int:
         """Return by how much a count has grown between the first looks that count and the last.
 
-        The smallest of some looks: the thread that samples memory comes and goes.
+        The smallest of some looks: who samples memory has a descriptor open for a moment.
         """
         counts = [getattr(look, name) for look in self.looks if look.jobs >= self.settled.jobs]
         some = max(1, len(counts) // 3)
@@ -176,7 +177,7 @@ class Runner:
             uss_mb=process.memory_full_info().uss / MB,
             fork_server_uss_mb=self._fork_server.memory_full_info().uss / MB,
             descriptors=process.num_fds(),
-            threads=process.num_threads(),
+            threads=process.num_threads() - _samplers(),
             objects=len(gc.get_objects()),
             per_second=per_second,
             latency_p50=latencies[len(latencies) // 2],
@@ -184,6 +185,11 @@ class Runner:
             latency_worst=latencies[-1],
             handover_p50=handovers[len(handovers) // 2],
         )
+
+
+def _samplers() -> int:
+    """Return whether the thread runs that samples memory: it comes and goes with the jobs."""
+    return sum(thread.name == memory.THREAD for thread in threading.enumerate())
 
 
 def _fork_server_pid() -> int:

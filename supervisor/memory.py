@@ -26,6 +26,9 @@ from typing import Final
 
 from supervisor.clock import monotonic
 
+# The name of the thread, which is there only while jobs run.
+THREAD: Final = "greenroom-memory"
+
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 # At most a tenth of one CPU goes into measuring: after a sweep of 200 ms (ten
@@ -257,7 +260,7 @@ class _Sampler:
         self._stopping = threading.Event()
         self._ended: asyncio.Future[None] = loop.create_future()
         # A daemon: a program that forgets to close its pool can still end.
-        self._thread = threading.Thread(target=self._run, name="greenroom-memory", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
