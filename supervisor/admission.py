@@ -8,11 +8,11 @@ runs. Two requests at once can therefore not both take the last place.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+import msgspec
 
 
-@dataclass(frozen=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True):
     """What the decision is made from.
 
     Args:
@@ -38,8 +38,7 @@ class Standing:
     cpus: int = 1
 
 
-@dataclass(frozen=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True):
     """Why not: ``reason`` is one of draining, not ready, max_jobs, load."""
 
     reason: str
