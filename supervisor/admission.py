@@ -8,11 +8,11 @@ runs. Two requests at once can therefore not both take the last place.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
-import msgspec
 
-
-class Standing(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class Standing:
     """What the decision is made from.
 
     Args:
@@ -38,7 +38,8 @@ class Standing(msgspec.Struct, frozen=True):
     cpus: int = 1
 
 
-class Refusal(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class Refusal:
     """Why not: ``reason`` is one of draining, not ready, max_jobs, load."""
 
     reason: str
