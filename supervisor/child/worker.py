@@ -35,7 +35,7 @@ from ipc import fds
 from ipc.channel import BlockingChannel
 from ipc.errors import ChannelBroken, IpcError
 from ipc.frames import Need, encode_frame
-from ipc.mark import set_mark
+from ipc.mark import Mark
 from ipc.messages import (
     Decoder,
     DrainBegan,
@@ -130,7 +130,7 @@ class Worker:
             stop=self._stop,
             settings=settings,
         )
-        self._mark = ends.mark
+        self._mark = Mark(ends.mark)
         self._began_at = 0.0
         self._title_shown = False
         # The job that runs; None once it is over. Under the lock, so that nobody
@@ -284,11 +284,7 @@ class Worker:
         """Put it on record that the job begins: from here on it is never handed over again."""
         self._job_id = job
         self._began_at = time.monotonic()
-        try:
-            set_mark(self._mark, self._began_at)
-        except OSError:
-            # Under a limit on file sizes. A message does as well, only not as fast.
-            self._tell_begun()
+        self._mark.set(self._began_at)
 
     def _tell_begun(self) -> None:
         """Tell the supervisor, and everybody who looks at ``ps``, if the job is not over.
