@@ -24,7 +24,6 @@ from typing import Any, Final, NoReturn
 from ipc import fds
 from ipc.aio import AsyncChannel
 from ipc.errors import IpcError, ProtocolError
-from ipc.mark import moment_of, read_mark
 from ipc.messages import (
     Decoder,
     DrainBegan,
@@ -38,6 +37,7 @@ from ipc.messages import (
     Stop,
 )
 from supervisor import clock
+from supervisor.beginning import Beginning
 from supervisor.job import Exit, ExitReport
 from supervisor.keeper import Keeper
 from supervisor.launch import SideOfSupervisor
@@ -92,7 +92,7 @@ class Worker:
         self._loop = loop
         self._keeper = keeper
         self._max_payload_bytes = max_payload_bytes
-        self._mark = side.mark
+        self._beginning = Beginning(side.mark)
         self._state = State.SPAWNING
         self._timer: asyncio.TimerHandle | None = None
         self._mute_timer: asyncio.TimerHandle | None = None
@@ -110,7 +110,6 @@ class Worker:
         self._what_failed = ("", "")
         self._last_job_id: str | None = None
         self._told_begun = False
-        self._mark_before = b""  # what its mark holds while it is idle
         self._channel: AsyncChannel[FromWorker] = AsyncChannel(
             loop, side.channel, _decoder, on_message=self._received, on_end=self._channel_ended
         )
@@ -156,7 +155,7 @@ class Worker:
         # that event must meet the new state.
         self._state = after
         if after is State.IDLE:
-            self._mark_before = read_mark(self._mark)
+            self._beginning.none_yet()
         if event is Event.HAND_OVER:
             # First of all: while we do the rest, the kernel wakes the worker. It
             # does not call back; what it finds wrong, it says on the next turn.
@@ -349,7 +348,7 @@ class Worker:
         for reader in self._readers:
             reader.close()
         self._readers.clear()
-        os.close(self._mark)
+        self._beginning.close()
         self._early.clear()
         if self.pidfd is not None:
             os.close(self.pidfd)
@@ -428,13 +427,9 @@ class Worker:
 
     def _marked(self, job: JobRecord) -> float | None:
         """Return when *job* began as its mark has it, None if it does not say so."""
-        written = read_mark(self._mark)
-        if written == self._mark_before or job.handed_at is None:
+        if job.handed_at is None:
             return None
-        moment = moment_of(written)
-        # Nonsense was written by the job, which had begun to do it.
-        true = moment is not None and job.handed_at <= moment <= clock.monotonic()
-        return moment if true else job.handed_at
+        return self._beginning.moment(job.handed_at, clock.monotonic())
 
     def _begun(self, job: JobRecord, moment: float) -> None:
         job.started_at = moment

@@ -24,7 +24,6 @@ import asyncio
 import itertools
 import logging
 import signal
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
@@ -34,10 +33,12 @@ from supervisor.adoption import Adoption
 from supervisor.census import Census, Counter
 from supervisor.errors import PoolClosed, PreloadFailed, SetupFailed
 from supervisor.failures import Failures
+from supervisor.idle import Idle
 from supervisor.job import Exit, ExitReport
-from supervisor.launch import Blueprint, SideOfSupervisor, has_ended
+from supervisor.launch import Blueprint, SideOfSupervisor
 from supervisor.lifecycle import COMING, State
 from supervisor.monitor import Monitor
+from supervisor.news import News
 from supervisor.options import SPAWN_TIMEOUT, PoolOptions
 from supervisor.outcome import Ask, Kill
 from supervisor.plan import plan
@@ -52,13 +53,6 @@ from supervisor.waiting import Waiting
 from supervisor.worker import Worker
 
 logger = logging.getLogger("greenroom.pool")
-
-# The report of a worker's death follows a kill within milliseconds. After so many
-# seconds the fork server is told to go on, in case it was stopped, and after so
-# many times it is killed: sooner at the end, when it is not needed any more.
-_NEWS_SECONDS: Final = 0.1
-_NEWS: Final = 50
-_NEWS_AT_THE_END: Final = 3
 
 # From a hand-over until it is looked at: the job has begun by then, unless the CPUs
 # are busy, and has mostly told so itself. Seconds.
@@ -99,8 +93,7 @@ class Workers:
         self._supply = Supply(loop, blueprint, lambda: self.options, self)
         self._monitor = Monitor(loop, lambda: self._all.values(), lambda: self.options)
         self._all: dict[int, Worker] = {}
-        # The youngest is taken first: its pages are the likeliest to be in cache.
-        self._idle: OrderedDict[int, Worker] = OrderedDict()
+        self._idle: Idle[Worker] = Idle()
         self._waiting = Waiting()
         self._counter = Counter()
         self._tally = Tally()
@@ -123,6 +116,7 @@ class Workers:
         self._comparing = False
         self._changed: list[asyncio.Future[None]] = []
         self._adoption = Adoption(loop, self.exited)
+        self._news = News(loop, self._supply, find=self._all.get, at_the_end=self._only_ends_left)
 
     # ── for the pool and the server ──────────────────────────────────────────
 
@@ -169,7 +163,7 @@ class Workers:
             raise SetupFailed(self._broken.what, self._broken.traceback)
         if self._idle and not self._waiting and self._places() != 0:
             # Nothing before it that can be done after it.
-            self._hand_over(self._idle.popitem()[1], job)
+            self._hand_over(self._idle.take(), job)
         else:
             self._waiting.append(job)
             self._compare_soon()
@@ -334,8 +328,7 @@ class Workers:
         limits = self._targets.limits(self._idle_target())
         wanted = plan(census, waiting=startable, limits=limits, draining=self._draining)
         for _ in range(wanted.retire_idle):
-            # The oldest goes: what it holds (connections, caches) is the stalest.
-            self._idle.pop(next(iter(self._idle))).retire()
+            self._idle.take_stalest().retire()
         if wanted.retire_coming:
             coming = [worker for worker in self._all.values() if worker.state in COMING]
             for worker in coming[-wanted.retire_coming :]:
@@ -347,7 +340,7 @@ class Workers:
     def _hand_over_waiting(self) -> None:
         """Give waiting jobs to idle workers: a job's end may have made place under ``max_jobs``."""
         while self._idle and self._startable():
-            self._hand_over(self._idle.popitem()[1], self._waiting.pop())
+            self._hand_over(self._idle.take(), self._waiting.pop())
 
     def _make_worker(self, side: SideOfSupervisor) -> Worker:
         worker = Worker(
@@ -437,7 +430,7 @@ class Workers:
         """Count the step."""
         self._counter.move(before, worker.state)
         if before is State.IDLE:
-            self._idle.pop(worker.number, None)
+            self._idle.discard(worker)
         if worker.state is State.RUNNING:
             # Comparing here and now would take the CPU that the worker is about to
             # wake up on.
@@ -463,34 +456,19 @@ class Workers:
         assert worker.pid is not None
         self._supply.kill(worker.number, worker.pid, worker.pidfd)
 
+    def _only_ends_left(self) -> bool:
+        return self._draining and self.census.killed == self.census.alive
+
     def expect_end(self, worker: Worker) -> None:
         """See to it that the end of a worker that was killed is reported."""
-        self._loop.call_later(_NEWS_SECONDS, self._ask_for_news, worker.number, 1)
-
-    def _ask_for_news(self, number: int, times: int) -> None:
-        worker = self._all.get(number)
-        if worker is None:
-            return
-        # The kernel knows that it is dead, or it was never announced: then its
-        # parent has news and does not tell them. It may have been stopped.
-        if worker.pidfd is None or has_ended(worker.pidfd):
-            at_the_end = self._draining and self.census.killed == self.census.alive
-            if times < (_NEWS_AT_THE_END if at_the_end else _NEWS):
-                self._supply.nudge()
-            else:
-                self._supply.abandon()
-        self._loop.call_later(_NEWS_SECONDS, self._ask_for_news, number, times + 1)
+        self._news.expect(worker.number)
 
     def offer(self, worker: Worker) -> None:
         """Give the idle worker the job that has waited longest, or keep it."""
         if self._startable():
             self._hand_over(worker, self._waiting.pop())
         else:
-            self._idle[worker.number] = worker
-            if worker.jobs_served == 0 and self.options.max_jobs_per_process != 1:
-                # One that has served is taken before a fresh one: it is in cache,
-                # and a spare that nobody needs stays one.
-                self._idle.move_to_end(worker.number, last=False)
+            self._idle.add(worker, reused=self.options.max_jobs_per_process != 1)
 
     def warmed(self, worker: Worker, seconds: float) -> None:
         """Setup works."""
@@ -557,7 +535,7 @@ class Workers:
     def released(self, worker: Worker) -> None:
         """Forget it."""
         del self._all[worker.number]
-        self._idle.pop(worker.number, None)
+        self._idle.discard(worker)
         if self._supply.enclosure is not None:
             self._supply.enclosure.remove(worker.number)
         self._tally.reaped()
