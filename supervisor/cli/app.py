@@ -93,5 +93,5 @@ def _settle(server: Server, given: dict[str, Any], *, devmode: bool) -> None:
     try:
         server.update_options(**settings.changes(given, devmode=devmode))
     except OptionError as exc:
-        raise typer.BadParameter(str(exc)) from exc
+        raise typer.BadParameter(str(exc), param_hint=settings.names_of(exc.name)) from exc
     stay_behind_as_init(own_command())

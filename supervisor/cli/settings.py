@@ -346,6 +346,11 @@ def changes(given: Mapping[str, object], *, devmode: bool) -> dict[str, object]:
     return found
 
 
+def names_of(option: str) -> list[str] | None:
+    """Return how users may have set *option*: its flag and its variable. None: not by these."""
+    return next(([row.option, row.envvar] for row in SETTINGS if row.name == option), None)
+
+
 def unknown_variables(environment: Iterable[str]) -> list[str]:
     """Return a sentence for each variable that looks like ours and is not."""
     known = [row.envvar for row in SETTINGS] + list(OTHER_VARIABLES)

@@ -200,6 +200,12 @@ def test_the_log_level_in_any_case(shell: Shell, given: str) -> None:
         ("start --port 65536", {}, "expected 0 to 65535"),
         ("start --port -1", {}, "expected 0 to 65535"),
         ("start", {"GREENROOM_PORT": "http"}, "expected 0 to 65535"),
+        (
+            "start --url foo://x",
+            {},
+            "'--url' / 'LIVEKIT_URL': ws_url='foo://x': expected an address",
+        ),
+        ("dev", {"LIVEKIT_URL": "localhost:7880"}, "with ws, wss, http, https before its ://"),
         ("begin", {}, "begin"),
         ("submit", {}, "Missing argument"),
         ("submit r --count 2 --job-id J", {}, "--job-id names one job"),
