@@ -25,6 +25,7 @@ from supervisor.errors import OptionError
 from supervisor.options import LOG_LEVELS, START_METHODS, ServerOptions, check_log_level
 
 PREFIX: Final = "GREENROOM_"
+SHORTEST_INTERVAL: Final = 0.1
 
 
 class _None:
@@ -63,6 +64,30 @@ def patience(text: str) -> float:
     except typer.BadParameter:
         sentence = f"{text!r}: expected seconds, 0 or more, or none: for ever"
         raise typer.BadParameter(sentence) from None
+
+
+def rate(text: str) -> float:
+    """Return how many a second.
+
+    Raises:
+        typer.BadParameter: it is no number above 0.
+    """
+    value = _number(text)
+    if not value > 0:
+        raise typer.BadParameter(f"{text!r}: expected a number above 0")
+    return value
+
+
+def interval(text: str) -> float:
+    """Return the seconds between one look and the next.
+
+    Raises:
+        typer.BadParameter: it is too short, or no end is to be seen.
+    """
+    value = _number(text)
+    if not SHORTEST_INTERVAL <= value < math.inf:
+        raise typer.BadParameter(f"{text!r}: expected seconds, {SHORTEST_INTERVAL} or more")
+    return value
 
 
 def _patience_or_none(text: str) -> object:
