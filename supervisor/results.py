@@ -145,16 +145,25 @@ class JobRaised(SupervisorError):
         return f"{self.type}: {self.message}"
 
 
-def open_parcel(outcome: JobOutcome, parcel: Parcel | None) -> Any:
-    """Return the job's value, or raise its exception or the error of its outcome.
+def open_parcel(outcome: JobOutcome, parcel: Parcel | None) -> tuple[Any, BaseException | None]:
+    """Return the job's value and None; or None, and its exception or the error of its outcome.
+
+    An exception is returned and not raised, whatever it is: a ``KeyboardInterrupt``
+    that the job raised is its outcome, and one that comes out of here is the user's.
 
     Runs on: the caller's thread; it may run code that the job chose.
+
+    Raises:
+        KeyboardInterrupt: the user interrupted it, and nothing is known yet.
     """
-    if outcome.status is JobStatus.SUCCEEDED:
-        if parcel is None or parcel.content is None:
-            return None
-        return _decode(parcel.content, parcel.encoding)
-    raise error_of(outcome, parcel)
+    if outcome.status is not JobStatus.SUCCEEDED:
+        return None, error_of(outcome, parcel)
+    if parcel is None or parcel.content is None:
+        return None, None
+    try:
+        return _decode(parcel.content, parcel.encoding), None
+    except ResultError as exc:
+        return None, exc
 
 
 def error_of(outcome: JobOutcome, parcel: Parcel | None) -> BaseException:
