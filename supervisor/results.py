@@ -19,10 +19,10 @@ from ipc.errors import PayloadTooLarge
 from supervisor.errors import (
     JobCancelled,
     JobKilled,
+    JobRaised,
     JobRejected,
     JobTimedOut,
     ResultError,
-    SupervisorError,
     WorkerLost,
 )
 from supervisor.job import JobOutcome, JobStatus
@@ -126,23 +126,6 @@ class RemoteTraceback(Exception):
 
     def __str__(self) -> str:
         return f'\n"""\n{self.text}"""'
-
-
-class JobRaised(SupervisorError):
-    """Stands for a job's exception of which only the text could travel.
-
-    Args:
-        type: name of the exception's class.
-        message: its text.
-    """
-
-    def __init__(self, type: str, message: str) -> None:
-        self.type = type
-        self.message = message
-        super().__init__(type, message)
-
-    def __str__(self) -> str:
-        return f"{self.type}: {self.message}"
 
 
 def open_parcel(outcome: JobOutcome, parcel: Parcel | None) -> tuple[Any, BaseException | None]:

@@ -27,7 +27,7 @@ from supervisor import (
     ResultError,
     SetupFailed,
 )
-from supervisor.results import JobRaised
+from supervisor.errors import JobRaised
 from tests.integration import jobs
 from tests.integration.conftest import soon
 from tests.integration.reports import Reports, reports_in

@@ -15,6 +15,7 @@ from ipc.errors import PayloadTooLarge, ProtocolError
 from supervisor.errors import (
     JobCancelled,
     JobKilled,
+    JobRaised,
     JobRejected,
     JobTimedOut,
     ResultError,
@@ -23,7 +24,6 @@ from supervisor.errors import (
 from supervisor.job import Exit, JobError, JobOutcome, JobStatus
 from supervisor.results import (
     DATA,
-    JobRaised,
     Parcel,
     RemoteTraceback,
     SealedMemory,
