@@ -34,7 +34,7 @@ from supervisor.job import JobInfo, JobOutcome, Session
 from supervisor.launch import Blueprint
 from supervisor.load import LoadMeter
 from supervisor.observers import Observers
-from supervisor.options import Hook, PerMode, ServerOptions, cpu_count
+from supervisor.options import Hook, PerMode, ServerOptions
 from supervisor.outcome import Ask, Kill
 from supervisor.record import JobRecord
 from supervisor.signals import route_signals
@@ -355,15 +355,17 @@ class Serving:
                 return f"not connected: {type(dispatcher).__name__}"
         return self.booking.refusal_now()
 
-    def _standing(self) -> Standing:
+    def _standing(self, *, load: float | None, unseen_jobs: int, active_jobs: int) -> Standing:
         options = settled(self._server.options)
         return Standing(
             draining=self.drain.begun,
             ready=self.workers.last_failure is None or self.workers.census.idle > 0,
-            load=None,
+            load=load,
             load_threshold=options.load_threshold,
+            unseen_jobs=unseen_jobs,
+            active_jobs=active_jobs,
             max_jobs=options.max_jobs,
-            cpus=cpu_count(),
+            cpus=self.meter.cpus,
         )
 
 
