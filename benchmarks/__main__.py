@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import results, summary, table
+from benchmarks.arguments import count
 from benchmarks.effort import FULL, QUICK, Effort
 from benchmarks.noise import Moment, Noise
 from benchmarks.results import Result
@@ -55,7 +56,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"{', '.join((*NAMES, 'table'))}; all unless given"
     )
-    parser.add_argument("--rounds", type=int, help=f"{FULL.rounds} unless given")
+    parser.add_argument("--rounds", type=count, help=f"{FULL.rounds} unless given")
     parser.add_argument("--quick", action="store_true", help="tiny counts: shows that it runs")
     parser.add_argument("--only", default="", help="peers to keep, separated by commas")
     parser.add_argument("--results", type=Path, default=results.RESULTS, metavar="DIRECTORY")

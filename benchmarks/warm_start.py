@@ -14,17 +14,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib
 import os
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
 
-from benchmarks import jobs, queueing
+from benchmarks import arguments, jobs, queueing
 from benchmarks.figures import Summary
 from benchmarks.processes import cpu_seconds, pss_bytes, tree
 from benchmarks.table import lines
@@ -34,8 +32,6 @@ IDLE = 4
 PAUSE = 0.1
 PATIENCE = 600.0  # for hooks, however long they take
 RATES = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)  # jobs a second, beside the one that was asked for
-
-Hook = Callable[..., object]
 
 
 @dataclass(frozen=True)
@@ -51,50 +47,47 @@ class Measured:
     mb_with_one: float
 
 
-def resolve(name: str) -> Hook:
-    """Return the function that ``module:function`` names.
-
-    Raises:
-        argparse.ArgumentTypeError: there is no such function.
-    """
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as exc:
-        raise argparse.ArgumentTypeError(f"{name!r}: {exc}") from exc
-    if not callable(found):
-        raise argparse.ArgumentTypeError(f"{name!r} is not a function")
-    hook: Hook = found
-    return hook
-
-
-def parse(arguments: list[str]) -> argparse.Namespace:
+def parse(words: list[str]) -> argparse.Namespace:
     """Return what the command line says."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks warm_start",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--setup", type=resolve, metavar="MODULE:FUNCTION", help="as setup_fnc")
-    parser.add_argument("--preload", type=resolve, metavar="MODULE:FUNCTION", help="as preload_fnc")
     parser.add_argument(
-        "--preload-modules", default="", metavar="A,B", help="imported in the fork server"
+        "--setup", type=arguments.hook, metavar="MODULE:FUNCTION", help="as setup_fnc"
     )
-    parser.add_argument("--rate", type=float, default=1.0, help="jobs a second; 1 unless given")
     parser.add_argument(
-        "--allowed", type=float, default=0.01, help="share of jobs that may wait; 0.01 unless given"
+        "--preload", type=arguments.hook, metavar="MODULE:FUNCTION", help="as preload_fnc"
     )
-    parser.add_argument("--samples", type=int, default=20, help="hand-overs; 20 unless given")
-    return parser.parse_args(arguments)
+    parser.add_argument(
+        "--preload-modules",
+        type=arguments.modules,
+        default=[],
+        metavar="A,B",
+        help="imported in the fork server",
+    )
+    parser.add_argument(
+        "--rate", type=arguments.rate, default=1.0, help="jobs a second; 1 unless given"
+    )
+    parser.add_argument(
+        "--allowed",
+        type=arguments.share,
+        default=0.01,
+        help="share of jobs that may wait; 0.01 unless given",
+    )
+    parser.add_argument(
+        "--samples", type=arguments.count, default=20, help="hand-overs; 20 unless given"
+    )
+    return parser.parse_args(words)
 
 
 def options(given: argparse.Namespace) -> dict[str, Any]:
     """Return the pool's options."""
-    modules = [name for name in given.preload_modules.split(",") if name]
     return {
         "setup_fnc": given.setup,
         "preload_fnc": given.preload,
-        "preload_modules": [jobs.__name__, *modules],
+        "preload_modules": [jobs.__name__, *given.preload_modules],
         "initialize_process_timeout": PATIENCE,
     }
 
@@ -207,9 +200,9 @@ def report(found: Measured, given: argparse.Namespace, cpus: int) -> list[str]:
     ]
 
 
-def main(arguments: list[str]) -> int:
+def main(words: list[str]) -> int:
     """Measure the hooks that the command line names; return the exit status."""
-    given = parse(arguments)
+    given = parse(words)
     try:
         found = asyncio.run(measure(given))
     except SupervisorError as exc:

@@ -20,8 +20,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from supervisor import JobTimedOut, ProcessPool
-from supervisor.errors import SupervisorError
+from supervisor import JobTimedOut, ProcessPool, SupervisorError
 
 TIMEOUT = 2.0
 

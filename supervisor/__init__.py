@@ -6,15 +6,18 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ipc.errors import ChannelBroken, ChannelClosed, IpcError, ProtocolError
+    from ipc.errors import ChannelBroken, ChannelClosed, IpcError, PayloadTooLarge, ProtocolError
     from supervisor import cli
     from supervisor.child.context import JobContext, JobProcess, get_job_context
     from supervisor.errors import (
         JobCancelled,
         JobKilled,
+        JobRaised,
         JobRejected,
         JobTimedOut,
         NotAdmitted,
+        NotRunnable,
+        OptionError,
         PoolClosed,
         PreloadFailed,
         ResultError,
@@ -54,17 +57,21 @@ _HOMES = {
     "JobKilled": "supervisor.errors",
     "JobOutcome": "supervisor.job",
     "JobProcess": "supervisor.child.context",
+    "JobRaised": "supervisor.errors",
     "JobRejected": "supervisor.errors",
     "JobRequest": "supervisor.request",
     "JobStatus": "supervisor.job",
     "JobTimedOut": "supervisor.errors",
     "NotAdmitted": "supervisor.errors",
+    "NotRunnable": "supervisor.errors",
+    "OptionError": "supervisor.errors",
+    "PayloadTooLarge": "ipc.errors",
     "PoolClosed": "supervisor.errors",
     "PoolStats": "supervisor.stats",
     "PreloadFailed": "supervisor.errors",
     "ProcessPool": "supervisor.pool",
-    "ProtocolError": "ipc.errors",
     "ProcessPoolExecutor": "supervisor.executor",
+    "ProtocolError": "ipc.errors",
     "ResourceLimits": "supervisor.options",
     "ResultError": "supervisor.errors",
     "ServerOptions": "supervisor.options",
@@ -91,11 +98,15 @@ __all__ = [
     "JobKilled",
     "JobOutcome",
     "JobProcess",
+    "JobRaised",
     "JobRejected",
     "JobRequest",
     "JobStatus",
     "JobTimedOut",
     "NotAdmitted",
+    "NotRunnable",
+    "OptionError",
+    "PayloadTooLarge",
     "PoolClosed",
     "PoolStats",
     "PreloadFailed",

@@ -15,10 +15,12 @@
     ├── JobKilled        the job was killed: limit, silence, grace   (also BrokenProcessPool)
     ├── JobTimedOut      the job ran longer than its timeout         (also TimeoutError)
     ├── JobCancelled     somebody asked the job to stop
+    ├── JobRaised        the job's own exception, of which only the text could travel
     └── OptionError      an option has the wrong type or range       (also ValueError, TypeError)
 
-A job's own exception is none of these: it travels home as itself, with the
-remote traceback as its cause.
+A job's own exception is none of these where it can be pickled: it travels home as
+itself, with the remote traceback as its cause. From ``ipc.errors``: a job or a result
+over the limit is a ``PayloadTooLarge``. All of them can be had ``from supervisor``.
 """
 
 from __future__ import annotations
@@ -170,6 +172,23 @@ class JobCancelled(SupervisorError):
     def __init__(self, reason: str = "cancelled") -> None:
         self.reason = reason
         super().__init__(reason)
+
+
+class JobRaised(SupervisorError):
+    """Stands for a job's exception of which only the text could travel.
+
+    Args:
+        type: name of the exception's class.
+        message: its text.
+    """
+
+    def __init__(self, type: str, message: str) -> None:
+        self.type = type
+        self.message = message
+        super().__init__(type, message)
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}"
 
 
 class OptionError(SupervisorError, ValueError, TypeError):

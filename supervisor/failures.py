@@ -8,7 +8,7 @@ from typing import Final
 
 from supervisor import clock
 from supervisor.errors import SetupFailed
-from supervisor.restarts import INTENSITY, PERIOD, RestartWindow
+from supervisor.restarts import INTENSITY, PERIOD, Reminders, RestartWindow
 
 logger = logging.getLogger("greenroom.pool")
 
@@ -19,6 +19,10 @@ _REMEDIES: Final = {
     errno.EAGAIN: "raise the limit on processes (ulimit -u, pids.max)",
     errno.ENOMEM: "free memory, or keep fewer idle processes",
 }
+
+# What is missing comes back when somebody lets go of it, which nobody tells us. An
+# attempt costs little, and jobs wait: so it is made again soon.
+LONGEST_SHORTAGE_DELAY: Final = 1.0
 
 
 class Failures:
@@ -34,7 +38,8 @@ class Failures:
 
     def __init__(self, initialize_process_timeout: float) -> None:
         self._warmups = RestartWindow(INTENSITY, PERIOD + INTENSITY * initialize_process_timeout)
-        self._processes = RestartWindow()
+        self._processes = RestartWindow(longest_delay=LONGEST_SHORTAGE_DELAY)
+        self._reminders = Reminders()
         self._last: SetupFailed | None = None
         self._is_final = False
 
@@ -77,11 +82,16 @@ class Failures:
 
     def no_process(self, error: OSError) -> None:
         """Note that no process or no descriptor could be had: jobs wait, nothing is lost."""
-        self._processes.record_failure(clock.monotonic())
+        now = clock.monotonic()
+        self._processes.record_failure(now)
+        failures = self._reminders.failures_to_tell(now)
+        if not failures:
+            return
         remedy = _REMEDIES.get(error.errno or 0, "")
         logger.warning(
-            "no worker can be started: %s; next try in %.2f s%s",
+            "no worker can be started: %s%s; next try in %.2f s%s",
             error.strerror or error,
+            f" ({failures} times since this was last said)" if failures > 1 else "",
             self.delay(),
             f"; {remedy}" if remedy else "",
         )

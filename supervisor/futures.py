@@ -228,15 +228,12 @@ class JobFuture(Future[T]):
 
 
 def _opened(outcome: JobOutcome, parcel: Parcel | None) -> tuple[Any, BaseException | None]:
-    try:
-        return open_parcel(outcome, parcel), None
-    except KeyboardInterrupt:
-        raise
-    except BaseException as exc:  # noqa: BLE001 - the job's own exception, whatever it is
-        exc.__traceback__ = None
-        if isinstance(exc.__cause__, RemoteTraceback):
-            exc.__cause__ = _standard_cause(exc.__cause__)
-        return None, exc
+    value, error = open_parcel(outcome, parcel)
+    if error is not None:
+        error.__traceback__ = None
+        if isinstance(error.__cause__, RemoteTraceback):
+            error.__cause__ = _standard_cause(error.__cause__)
+    return value, error
 
 
 def without_frames(error: Exception) -> Exception:

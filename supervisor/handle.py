@@ -98,7 +98,7 @@ class JobHandle(Generic[T]):
         if self._outcome is None:
             raise asyncio.InvalidStateError(f"job {self.id} has not ended")
         if self._opened is None:
-            self._opened = _open(self._outcome, self._parcel)
+            self._opened = open_parcel(self._outcome, self._parcel)
             self._parcel = None
         value: T
         value, error = self._opened
@@ -177,12 +177,3 @@ class JobHandle(Generic[T]):
             callback(self)
         except Exception:  # noqa: BLE001 - a user's callback must not end the pool
             logger.exception("a done callback of job %s raised", self.id)
-
-
-def _open(outcome: JobOutcome, parcel: Parcel | None) -> tuple[Any, BaseException | None]:
-    try:
-        return open_parcel(outcome, parcel), None
-    except KeyboardInterrupt:
-        raise
-    except BaseException as exc:  # noqa: BLE001 - the job's own exception, whatever it is
-        return None, exc

@@ -197,6 +197,8 @@ class JobOutcome:
             children that it waited for, during this job.
         max_rss_bytes: peak resident memory of the job's process.
         pid: the process; None if it was never handed over.
+        asked_to_stop: it was asked to stop, by whoever held its handle, a drain, a
+            dispatcher or its timeout; False for one that ended its session itself.
     """
 
     status: JobStatus
@@ -210,6 +212,7 @@ class JobOutcome:
     cpu_seconds: float | None = None
     max_rss_bytes: int | None = None
     pid: int | None = None
+    asked_to_stop: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain data, for JSON."""
@@ -226,4 +229,5 @@ class JobOutcome:
             "cpu_seconds": self.cpu_seconds,
             "max_rss_bytes": self.max_rss_bytes,
             "pid": self.pid,
+            "asked_to_stop": self.asked_to_stop,
         }

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar, Union
 
+from supervisor.address import checked_url
 from supervisor.cgroupfs import cpu_quota
 from supervisor.errors import OptionError
 
@@ -391,6 +392,8 @@ class ServerOptions(PoolOptions):
             if isinstance(self.port, int) and self.port > 65535:
                 raise OptionError("port", self.port, "at most 65535; 0 for any; None for no HTTP")
         _optional(check_text, "ws_url", self.ws_url)
+        if self.ws_url:
+            checked_url("ws_url", self.ws_url)
         for name in ("api_key", "api_secret"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):

@@ -179,4 +179,5 @@ def _outcome(
         cpu_seconds=cpu_seconds,
         max_rss_bytes=max_rss_bytes,
         pid=facts.pid,
+        asked_to_stop=facts.ask is not None,
     )

@@ -1,4 +1,4 @@
-"""How many failures are too many, and how long to wait after one. Pure.
+"""How many failures are too many, how long to wait after one, how often to tell. Pure.
 
 The window is Erlang/OTP's: ``intensity`` failures within ``period`` seconds mean
 that restarting does not help. Source: OTP ``supervisor``, "restart
@@ -23,6 +23,13 @@ PERIOD: Final = 30.0
 FIRST_DELAY: Final = 0.05
 LONGEST_DELAY: Final = 10.0
 
+# What goes on failing is told at once, then after 1, 2, 4 … seconds, and every
+# minute in the end: an hour of it is some sixty lines, however often it was tried.
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 60.0
+# Without a failure for so long it has ended, and the next one is news again.
+ENDED_AFTER: Final = 10.0
+
 
 class RestartWindow:
     """Count failures in a sliding window, and say when to try again.
@@ -30,15 +37,22 @@ class RestartWindow:
     Args:
         intensity: failures that are too many inside one window, 1 or more.
         period: length of the window in seconds, over 0.
+        longest_delay: seconds that a wait may grow to.
     """
 
-    def __init__(self, intensity: int = INTENSITY, period: float = PERIOD) -> None:
+    def __init__(
+        self,
+        intensity: int = INTENSITY,
+        period: float = PERIOD,
+        longest_delay: float = LONGEST_DELAY,
+    ) -> None:
         if intensity < 1:
             raise ValueError(f"intensity={intensity}: expected 1 or more")
         if not period > 0:
             raise ValueError(f"period={period}: expected more than 0 seconds")
         self._intensity = intensity
         self._period = period
+        self._longest_delay = longest_delay
         self._failures: deque[float] = deque(maxlen=intensity)
         self._in_a_row = 0
         self._waits = 0
@@ -61,7 +75,8 @@ class RestartWindow:
         # Failures that arrive together (four workers, one bad setup) are one
         # reason to wait, not four: what comes before the deadline does not move it.
         if now >= self._not_before:
-            self._not_before = now + min(FIRST_DELAY * 2 ** min(self._waits, 16), LONGEST_DELAY)
+            delay = FIRST_DELAY * 2 ** min(self._waits, 16)
+            self._not_before = now + min(delay, self._longest_delay)
             self._waits += 1
         return len(self._failures) == self._intensity and now - self._failures[0] <= self._period
 
@@ -75,3 +90,30 @@ class RestartWindow:
     def delay(self, now: float) -> float:
         """Return the seconds until the next try is allowed, 0.0 if it is now."""
         return max(0.0, self._not_before - now)
+
+
+class Reminders:
+    """Says which of many failures of one kind to tell: the first, and then ever more rarely.
+
+    A success between two failures does not make the second one news: where there is
+    not enough of something, some get it and others do not, for as long as that lasts.
+    """
+
+    def __init__(self) -> None:
+        self._untold = 0
+        self._pause = FIRST_PAUSE
+        self._not_before = float("-inf")
+        self._last = float("-inf")
+
+    def failures_to_tell(self, now: float) -> int:
+        """Note a failure at *now* (monotonic seconds); return how many to tell of, 0 for silence."""
+        if now - self._last > ENDED_AFTER:
+            self._untold, self._pause, self._not_before = 0, FIRST_PAUSE, float("-inf")
+        self._last = now
+        self._untold += 1
+        if now < self._not_before:
+            return 0
+        self._not_before = now + self._pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        told, self._untold = self._untold, 0
+        return told

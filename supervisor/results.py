@@ -19,10 +19,10 @@ from ipc.errors import PayloadTooLarge
 from supervisor.errors import (
     JobCancelled,
     JobKilled,
+    JobRaised,
     JobRejected,
     JobTimedOut,
     ResultError,
-    SupervisorError,
     WorkerLost,
 )
 from supervisor.job import JobOutcome, JobStatus
@@ -128,33 +128,25 @@ class RemoteTraceback(Exception):
         return f'\n"""\n{self.text}"""'
 
 
-class JobRaised(SupervisorError):
-    """Stands for a job's exception of which only the text could travel.
+def open_parcel(outcome: JobOutcome, parcel: Parcel | None) -> tuple[Any, BaseException | None]:
+    """Return the job's value and None; or None, and its exception or the error of its outcome.
 
-    Args:
-        type: name of the exception's class.
-        message: its text.
-    """
-
-    def __init__(self, type: str, message: str) -> None:
-        self.type = type
-        self.message = message
-        super().__init__(type, message)
-
-    def __str__(self) -> str:
-        return f"{self.type}: {self.message}"
-
-
-def open_parcel(outcome: JobOutcome, parcel: Parcel | None) -> Any:
-    """Return the job's value, or raise its exception or the error of its outcome.
+    An exception is returned and not raised, whatever it is: a ``KeyboardInterrupt``
+    that the job raised is its outcome, and one that comes out of here is the user's.
 
     Runs on: the caller's thread; it may run code that the job chose.
+
+    Raises:
+        KeyboardInterrupt: the user interrupted it, and nothing is known yet.
     """
-    if outcome.status is JobStatus.SUCCEEDED:
-        if parcel is None or parcel.content is None:
-            return None
-        return _decode(parcel.content, parcel.encoding)
-    raise error_of(outcome, parcel)
+    if outcome.status is not JobStatus.SUCCEEDED:
+        return None, error_of(outcome, parcel)
+    if parcel is None or parcel.content is None:
+        return None, None
+    try:
+        return _decode(parcel.content, parcel.encoding), None
+    except ResultError as exc:
+        return None, exc
 
 
 def error_of(outcome: JobOutcome, parcel: Parcel | None) -> BaseException:

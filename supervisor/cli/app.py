@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +13,7 @@ from supervisor.cli import settings
 from supervisor.cli.commands import Socket, drain, submit
 from supervisor.cli.entry import Server
 from supervisor.cli.init import stay_behind_as_init
+from supervisor.cli.pipes import quiet
 from supervisor.cli.program import own_command
 from supervisor.cli.serve import serve, warn
 from supervisor.cli.status import status
@@ -78,12 +81,22 @@ def build_app(server: Server) -> typer.Typer:
         _settle(server, given, devmode=True)
         succession = given_succession()
         if reload and succession is None:
+            _check_includes(reload_include or ())
             raise typer.Exit(serve_and_reload(server, include=reload_include or (), socket=socket))
         raise typer.Exit(serve(server, devmode=True, socket=socket, succession=succession))
 
     for command in (submit, status, drain):
-        app.command(cls=GroupedCommand, epilog=CLIENT_EXITS)(command)
+        app.command(cls=GroupedCommand, epilog=CLIENT_EXITS)(quiet(command))
     return app
+
+
+def _check_includes(patterns: Iterable[str]) -> None:
+    from supervisor.cli.watching import why_never
+
+    for each in patterns:
+        reason = why_never(Path.cwd(), each)
+        if reason is not None:
+            raise typer.BadParameter(f"{each!r}: {reason}", param_hint="--reload-include")
 
 
 def _settle(server: Server, given: dict[str, Any], *, devmode: bool) -> None:
@@ -93,5 +106,5 @@ def _settle(server: Server, given: dict[str, Any], *, devmode: bool) -> None:
     try:
         server.update_options(**settings.changes(given, devmode=devmode))
     except OptionError as exc:
-        raise typer.BadParameter(str(exc)) from exc
+        raise typer.BadParameter(str(exc), param_hint=settings.names_of(exc.name)) from exc
     stay_behind_as_init(own_command())

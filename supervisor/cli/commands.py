@@ -18,9 +18,9 @@ from typing import Annotated, Any, Final
 import typer
 
 from supervisor import clock
+from supervisor.cli import settings
 from supervisor.cli.client import LONG_POLL, ControlClient, ControlError, Refused, find_socket
 from supervisor.cli.serve import FAILED, fail
-from supervisor.cli.settings import patience
 from supervisor.cli.text import harmless
 
 USAGE: Final = 2
@@ -57,12 +57,17 @@ def submit(
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the job has ended.")] = False,
     timeout: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="With --wait: wait no longer.")
-    ] = math.inf,
+        float | None,
+        typer.Option(
+            parser=settings.patience, metavar="SECONDS", help="With --wait: wait no longer."
+        ),
+    ] = None,
     count: Annotated[int, typer.Option(min=1, metavar="N", help="Submit so many jobs.")] = 1,
     rate: Annotated[
         float | None,
-        typer.Option(min=0.001, metavar="N", help="So many a second; as fast as it goes without."),
+        typer.Option(
+            parser=settings.rate, metavar="N", help="So many a second; as fast as it goes without."
+        ),
     ] = None,
     socket: Socket = None,
 ) -> None:
@@ -73,6 +78,12 @@ def submit(
     """
     if job_id is not None and count > 1:
         raise typer.BadParameter("--job-id names one job, --count asks for several")
+    if timeout is not None and not wait:
+        raise typer.BadParameter(
+            "it bounds the waiting, so it needs --wait; how long a job may take is the "
+            "server's --job-timeout",
+            param_hint="--timeout",
+        )
     body = {
         "metadata": _text(metadata),
         "publishers": publisher or [],
@@ -88,14 +99,16 @@ def submit(
             try:
                 wanted = {**body, "room": room.replace("{n}", str(number))}
                 for job in client.request("POST", "/jobs", wanted)["jobs"]:
-                    print(line_of(job), flush=True)
+                    # One that is over already is shown when it is waited for, and once.
+                    if not wait or job["outcome"] is None:
+                        print(line_of(job), flush=True)
                     accepted.append(job["id"])
             except Refused as exc:  # those that were accepted are waited for all the same
                 worst = fail(str(exc), USAGE if exc.status == BAD_REQUEST else FAILED)
                 if exc.status == BAD_REQUEST:
                     break
         if wait:
-            ended = _Ended(client, clock.monotonic() + timeout)
+            ended = _Ended(client, clock.monotonic() + (math.inf if timeout is None else timeout))
             worst = max([worst, *(ended.wait(each) for each in accepted)])
             if count > 1:
                 print(ended.summary(clock.monotonic() - began))
@@ -175,7 +188,7 @@ def drain(
     timeout: Annotated[
         float | None,
         typer.Option(
-            parser=patience,
+            parser=settings.patience,
             metavar="SECONDS",
             help="How long running jobs may go on, instead of drain_timeout; none: for ever.",
         ),

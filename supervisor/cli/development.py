@@ -45,6 +45,8 @@ def serve_and_reload(server: Server, *, include: Sequence[str], socket: str | No
         socket_path=socket or os.environ.get("GREENROOM_SOCKET"),
     )
     with log_to_stdout(level_of(server, devmode=True), readable=True):
+        for pattern in Sources(root, include).unmatched:
+            logger.warning("no file matches --reload-include %s; one may come later", pattern)
         try:
             return asyncio.run(reloader.run())
         except KeyboardInterrupt:  # before the reloader took over the signal

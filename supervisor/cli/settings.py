@@ -25,6 +25,7 @@ from supervisor.errors import OptionError
 from supervisor.options import LOG_LEVELS, START_METHODS, ServerOptions, check_log_level
 
 PREFIX: Final = "GREENROOM_"
+SHORTEST_INTERVAL: Final = 0.1
 
 
 class _None:
@@ -63,6 +64,30 @@ def patience(text: str) -> float:
     except typer.BadParameter:
         sentence = f"{text!r}: expected seconds, 0 or more, or none: for ever"
         raise typer.BadParameter(sentence) from None
+
+
+def rate(text: str) -> float:
+    """Return how many a second.
+
+    Raises:
+        typer.BadParameter: it is no number above 0.
+    """
+    value = _number(text)
+    if not value > 0:
+        raise typer.BadParameter(f"{text!r}: expected a number above 0")
+    return value
+
+
+def interval(text: str) -> float:
+    """Return the seconds between one look and the next.
+
+    Raises:
+        typer.BadParameter: it is too short, or no end is to be seen.
+    """
+    value = _number(text)
+    if not SHORTEST_INTERVAL <= value < math.inf:
+        raise typer.BadParameter(f"{text!r}: expected seconds, {SHORTEST_INTERVAL} or more")
+    return value
 
 
 def _patience_or_none(text: str) -> object:
@@ -344,6 +369,11 @@ def changes(given: Mapping[str, object], *, devmode: bool) -> dict[str, object]:
         if row.in_dev is not None and row.name not in found:
             found[row.name] = row.in_dev
     return found
+
+
+def names_of(option: str) -> list[str] | None:
+    """Return how users may have set *option*: its flag and its variable. None: not by these."""
+    return next(([row.option, row.envvar] for row in SETTINGS if row.name == option), None)
 
 
 def unknown_variables(environment: Iterable[str]) -> list[str]:

@@ -14,13 +14,16 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from supervisor.cli import settings
 from supervisor.cli.client import ControlClient, ControlError, Refused, find_socket
 from supervisor.cli.commands import Socket
+from supervisor.cli.pipes import end_of_readers
 from supervisor.cli.serve import fail
 from supervisor.cli.text import harmless
 
 # What is piped is read by programs: nothing of it may be cut off.
 PIPED_COLUMNS: Final = 1000
+USUAL_INTERVAL: Final = 1.0
 _STATES: Final = ("idle", "running", "warming", "spawning", "stopping")
 _ENDINGS: Final = ("succeeded", "failed", "cancelled", "timed_out", "killed")
 _MINUTE: Final = 60.0
@@ -35,15 +38,22 @@ def status(
         bool, typer.Option("--watch", help="Show it again and again, until Ctrl-C.")
     ] = False,
     interval: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="With --watch: how often.")
-    ] = 1.0,
+        float | None,
+        typer.Option(
+            parser=settings.interval,
+            metavar="SECONDS",
+            help=f"With --watch: how often; {USUAL_INTERVAL:g} unless given.",
+        ),
+    ] = None,
     socket: Socket = None,
 ) -> None:
     """Show how the running server is, and its jobs."""
+    if interval is not None and not watch:
+        raise typer.BadParameter("it needs --watch", param_hint="--interval")
     try:
         client = ControlClient(find_socket(socket))
         if watch:
-            _watch(client, interval, as_json=as_json)
+            _watch(client, interval or USUAL_INTERVAL, as_json=as_json)
         elif as_json:
             print(json.dumps(client.request("GET", "/status"), indent=2))
         else:
@@ -74,9 +84,15 @@ def _again(interval: float, show: Callable[[], object]) -> None:
         time.sleep(interval)
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """End as the other commands do; rich would exit with 1."""
+        end_of_readers()
+
+
 def _console() -> Console:
     piped = not sys.stdout.isatty()
-    return Console(highlight=False, soft_wrap=True, width=PIPED_COLUMNS if piped else None)
+    return _Console(highlight=False, soft_wrap=True, width=PIPED_COLUMNS if piped else None)
 
 
 def _picture(client: ControlClient) -> Group:

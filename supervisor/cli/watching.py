@@ -45,13 +45,12 @@ class Sources(DefaultFilter):
         self.root = root
         self.inside: list[str] = []  # patterns, relative to the root
         self.outside: list[Path] = []  # patterns, absolute
-        for each in include:
-            relative = _relative(os.path.join(root, each), root)
+        for each in (os.path.join(root, pattern) for pattern in include):
+            relative = _relative(each, root)
             if relative is not None:
                 self.inside.append(relative)
             else:  # as the kernel reports it: links on the way are resolved
-                path = Path(root, each)
-                self.outside.append(path.parent.resolve() / path.name)
+                self.outside.append(_resolved(each))
         self._environments = {each.parent for each in root.glob("*/pyvenv.cfg")}
 
     def __call__(self, change: Change, path: str) -> bool:
@@ -80,12 +79,22 @@ class Sources(DefaultFilter):
     def _is_included(self, path: str, inside: str | None) -> bool:
         if inside is None:
             return any(fnmatch.fnmatch(path, str(pattern)) for pattern in self.outside)
-        return any(
-            fnmatch.fnmatch(inside, pattern)
-            # `*.yaml` means any, wherever it lies, as in .gitignore.
-            or ("/" not in pattern and fnmatch.fnmatch(os.path.basename(path), pattern))
-            for pattern in self.inside
-        )
+        return any(_matches(inside, pattern) for pattern in self.inside)
+
+    @property
+    def unmatched(self) -> list[str]:
+        """Those of ``inside`` and ``outside`` that no file matches now. Walks the directories."""
+        missing = [*self.inside, *map(str, self.outside)]
+        for directory, _, names in os.walk(self.root):
+            if not missing:
+                break
+            paths = (_relative(os.path.join(directory, name), self.root) for name in names)
+            for inside in filter(None, paths):
+                missing = [each for each in missing if not _matches(inside, each)]
+        for elsewhere in self.elsewhere:
+            for path in elsewhere.iterdir():
+                missing = [each for each in missing if not fnmatch.fnmatch(str(path), each)]
+        return missing
 
     @property
     def elsewhere(self) -> set[Path]:
@@ -96,6 +105,34 @@ class Sources(DefaultFilter):
 def _relative(path: str, root: Path) -> str | None:
     relative = os.path.relpath(path, root)
     return None if relative == ".." or relative.startswith("../") else relative
+
+
+def _resolved(path: str) -> Path:
+    parent, name = os.path.split(path)
+    return Path(parent).resolve() / name
+
+
+def _matches(inside: str, pattern: str) -> bool:
+    # `*.yaml` means any, wherever it lies, as in .gitignore.
+    return fnmatch.fnmatch(inside, pattern) or (
+        "/" not in pattern and fnmatch.fnmatch(os.path.basename(inside), pattern)
+    )
+
+
+def why_never(root: Path, pattern: str) -> str | None:
+    """Return why no file that *pattern* names will ever be seen to change; None: one may be.
+
+    Args:
+        root: the directory that is watched.
+        pattern: as for :class:`Sources`.
+    """
+    path = os.path.join(root, pattern)
+    if os.path.isdir(path):
+        inside = os.path.join(pattern, "*")
+        return f"expected files, not a directory; those in it are named by {inside!r}"
+    if _relative(path, root) is None and not (parent := _resolved(path).parent).is_dir():
+        return f"expected files in a directory that exists; there is no {parent}"
+    return None
 
 
 async def changed_files(sources: Sources, *, recursive: bool = True) -> AsyncIterator[set[Path]]:

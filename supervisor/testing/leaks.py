@@ -26,7 +26,8 @@ _PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
 # Only matters when a test fails.
 PATIENCE: Final = 30.0
 
-# The kernel takes a moment to finish processes that were killed. Seconds.
+# The kernel takes a moment to finish processes that were killed. Seconds; both are
+# told in docs/testing.md.
 _DYING: Final = 10.0
 _THREAD_ENDING: Final = 5.0
 
@@ -107,8 +108,14 @@ def wait_until(condition: Callable[[], object], seconds: float = PATIENCE) -> No
 def leaves_nothing() -> Iterator[None]:
     """Run the block; then look for what it left.
 
+    It is patient with what is on its way out: processes have 10 seconds to be gone,
+    each thread has 5. Waiting ends as soon as they are, so only a test that fails
+    takes so long. Zombies and descriptors are looked for once, after that: who has
+    returned has reaped and closed.
+
     Raises:
-        AssertionError: a process, a zombie, a descriptor or a thread.
+        AssertionError: a process, a zombie, a descriptor or a thread; the text
+            names them. Not raised over an error of the block itself.
     """
     started_here: set[int] = set()
     start = launch.FreshProcess.start

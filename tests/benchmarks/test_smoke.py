@@ -68,6 +68,12 @@ def test_an_unknown_name_is_a_usage_error() -> None:
     assert "no benchmark 'hand-over'" in done.stderr
 
 
+def test_so_is_a_number_of_rounds_that_is_none() -> None:
+    done = run("table", "--rounds", "0")
+    assert done.returncode == 2
+    assert "argument --rounds: '0': expected a whole number of at least 1" in done.stderr
+
+
 def test_hooks_of_ones_own_are_measured(tmp_path: Path) -> None:
     (tmp_path / "myhooks.py").write_text(
         "def prewarm(proc):\n    proc.userdata['words'] = proc.userdata['text'].split()\n"

@@ -2,7 +2,8 @@
 
 An episode is one worker's life. It is played properly up to some point, then
 hostile: broken messages, right ones out of order or for other jobs, descriptors
-of odd kinds, bytes on the log socket, time that passes. Then the child dies, good
+of odd kinds, bytes on the log socket, time that passes, nonsense in its mark and a
+supervisor that reads it just then. Then the child dies, good
 children run what is left, and it is looked at what must hold: every job has one
 outcome, nothing raised on the loop, nothing is left open.
 """
@@ -13,6 +14,7 @@ import contextlib
 import itertools
 import logging
 import math
+import os
 import random
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -21,16 +23,25 @@ import msgspec
 
 from ipc import fds
 from ipc.frames import encode_frame
+from ipc.mark import set_mark
 from ipc.messages import Started, encode
 from supervisor import clock
 from supervisor.handle import JobHandle
 from supervisor.job import JobOutcome
 from tests.fuzz.measure import Figures, watched
-from tests.fuzz.mutate import NUMBERS, Mutator, from_log, from_worker
+from tests.fuzz.mutate import FLOATS, NUMBERS, Mutator, from_log, from_worker
 from tests.hostile.stage import Stage, finished, kinds_of_descriptors, stepped_loop
 
 _SAMPLE_EVERY: Final = 200  # episodes
 _JOBS: Final = ("J-1", "J-2")
+_FIGURES: Final = (
+    "handover_seconds",
+    "cpu_seconds",
+    "max_rss_bytes",
+    "queued_at",
+    "started_at",
+    "ended_at",
+)
 
 
 def run(inputs: int, seed: int) -> Figures:
@@ -99,6 +110,8 @@ class _Episode:
             self._log_bytes,
             self._time_passes,
             self._is_cancelled,
+            *[self._scribbles] * 3,
+            self._is_looked_at,
         )
 
     def play(self, number: int) -> None:
@@ -172,6 +185,24 @@ class _Episode:
     def _log_bytes(self) -> None:
         self._child.logs_bytes(self._mutator.frame(self._mutator.payload(from_log())))
 
+    def _scribbles(self) -> None:
+        """Write into the mark, as the only one who may, whatever eight bytes are not meant for."""
+        chance, mark = self._chance, self._child.mark
+        if chance.random() < 0.3:
+            os.ftruncate(mark, chance.choice((0, 1, 7, 8, 9, 4096, 2**40)))
+        elif chance.random() < 0.5:
+            os.pwrite(mark, chance.randbytes(chance.choice((1, 7, 8, 64))), chance.randint(0, 9))
+        else:
+            set_mark(mark, chance.choice((*FLOATS, *self._moments())))
+
+    def _moments(self) -> tuple[float, ...]:
+        now = clock.monotonic()
+        return (now, now - 1e-6, now - 0.5, now - 1e5, now + 1e-6, now + 0.5, now + 1e5, -now)
+
+    def _is_looked_at(self) -> None:
+        self._stage.workers.learn_who_has_begun()
+        self._stage.loop.turn()
+
     def _time_passes(self) -> None:
         self._stage.pass_time(self._chance.choice((0.01, 0.5, 2.0, 20.0, 100.0)))
 
@@ -198,7 +229,9 @@ class _Episode:
 
 def _check_figures(outcome: JobOutcome, where: str) -> None:
     """What a child says of itself goes into metrics: no NaN, nothing below zero."""
-    for name in ("handover_seconds", "cpu_seconds", "max_rss_bytes", "queued_at", "ended_at"):
+    for name in _FIGURES:
         value = getattr(outcome, name)
         assert value is None or (math.isfinite(value) and value >= 0), f"{where}: {name} is {value}"
+    if outcome.started_at is not None:
+        assert outcome.queued_at <= outcome.started_at <= outcome.ended_at, f"{where}: {outcome}"
     msgspec.json.encode(outcome.as_dict(), enc_hook=str)

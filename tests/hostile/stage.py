@@ -81,6 +81,7 @@ class Child:
         self._stage = stage
         self.channel = _own(ends.channel)
         self.logs = _own(ends.logs)
+        self.mark = os.dup(ends.mark)
         ends.close()
         self._frames = FrameDecoder()
         self._decoder: Decoder[ToWorker] = Decoder(ToWorker)
@@ -143,6 +144,9 @@ class Child:
     def close(self) -> None:
         self.channel.close()
         self.logs.close()
+        if self.mark >= 0:
+            os.close(self.mark)
+            self.mark = -1
 
     def gets_warm(self) -> None:
         """Do what a good child does until it is idle."""

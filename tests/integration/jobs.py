@@ -38,6 +38,10 @@ def exit_softly(status: int) -> None:
     sys.exit(status)
 
 
+def interrupt_oneself() -> None:
+    raise KeyboardInterrupt("in the job")
+
+
 def die_by(number: int) -> None:
     os.kill(os.getpid(), number)
     signal.pause()

@@ -27,7 +27,7 @@ from supervisor import (
     ResultError,
     SetupFailed,
 )
-from supervisor.results import JobRaised
+from supervisor.errors import JobRaised
 from tests.integration import jobs
 from tests.integration.conftest import soon
 from tests.integration.reports import Reports, reports_in
@@ -100,6 +100,7 @@ def test_an_option_that_is_not_allowed_is_named_with_its_value(
         ({"load_threshold": None}, "load_threshold=None: expected a number"),
         ({"load_fnc": 0.5}, "load_fnc=0.5: expected a function, or None"),
         ({"permissions": {}}, "permissions={}: expected an AgentServerPermissions"),
+        ({"ws_url": "ftp://a"}, "ws_url='ftp://a': expected an address with ws, wss, http, https"),
         ({"api_secret": 4711}, "api_secret=<class 'int'>: expected a string"),
     ],
     ids=str,

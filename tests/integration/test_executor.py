@@ -82,6 +82,17 @@ class TestResults:
     def test_sys_exit_is_an_exception_of_the_job(self, executor: ProcessPoolExecutor) -> None:
         assert isinstance(executor.submit(jobs.exit_softly, 3).exception(PATIENCE), SystemExit)
 
+    def test_so_is_a_keyboard_interrupt_that_the_job_raised(
+        self, executor: ProcessPoolExecutor
+    ) -> None:
+        future = executor.submit(jobs.interrupt_oneself)
+        error = future.exception(PATIENCE)  # given, not raised: nobody interrupted us
+        assert isinstance(error, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt, match="in the job") as caught:
+            future.result()
+        assert caught.value is error
+        assert executor.submit(jobs.double, 1).result(PATIENCE) == 2
+
     def test_a_result_is_unpickled_in_the_thread_that_asks(
         self, executor: ProcessPoolExecutor
     ) -> None:

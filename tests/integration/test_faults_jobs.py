@@ -133,6 +133,15 @@ async def test_sys_exit_in_a_call_is_the_exception_of_the_call(context: str) -> 
         assert caught.value.code == 3
 
 
+async def test_so_is_a_keyboard_interrupt_and_the_pool_goes_on() -> None:
+    async with pool() as p:
+        handle = p.submit(jobs.interrupt_oneself)
+        assert (await outcome_of(handle)).status is JobStatus.FAILED
+        with pytest.raises(KeyboardInterrupt, match="in the job"):
+            await handle  # not in a task of its own, as above
+        assert await soon(p.submit(jobs.double, 1)) == 2
+
+
 @pytest.mark.parametrize("entrypoint", [misbehaves.entrypoint, misbehaves.async_entrypoint])
 @pytest.mark.parametrize(
     ("room", "status", "said"),

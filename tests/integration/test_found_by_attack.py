@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from supervisor import JobStatus, ProcessPool, ResourceLimits, SetupFailed
-from supervisor.results import JobRaised
+from supervisor.errors import JobRaised
 from tests.integration.conftest import soon
 
 

@@ -220,6 +220,18 @@ async def test_livekit_ends_a_running_job(endpoint: Endpoint) -> None:
         assert handle.outcome.reason == "terminated"
 
 
+async def test_a_job_that_the_servers_own_code_cut_short_has_failed_for_its_reason(
+    endpoint: Endpoint,
+) -> None:
+    handles: list[JobHandle[Any]] = []
+    async with serving(entrypoint, on={"job_started": handles.append}, **endpoint.options):
+        await endpoint.offer("AJ_1", room="waits")
+        await endpoint.until_status("AJ_1", "JS_RUNNING")
+        handles[0].cancel("the customer has no credit")
+        await endpoint.until_status("AJ_1", "JS_FAILED")
+        assert endpoint.heard("update_job")[-1].error == "the customer has no credit"
+
+
 async def test_ending_a_job_that_has_just_ended_changes_nothing(endpoint: Endpoint) -> None:
     async with serving(entrypoint, **endpoint.options):
         await endpoint.offer("AJ_1")

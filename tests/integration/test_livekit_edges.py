@@ -98,12 +98,6 @@ async def test_a_missing_secret_is_named() -> None:
     assert "LIVEKIT_API_SECRET" in line
 
 
-async def test_an_address_that_is_none_is_named() -> None:
-    line = await failed_start("--url", "localhost", LIVEKIT_API_KEY=KEY, LIVEKIT_API_SECRET=SECRET)
-    assert "ws_url" in line
-    assert "wss://" in line
-
-
 async def test_no_secret_is_logged_and_no_job_has_one(endpoint: Endpoint) -> None:
     process = await start(
         "livekit_server",

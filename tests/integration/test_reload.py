@@ -224,6 +224,7 @@ def test_however_the_program_was_started_it_is_started_so_again(
 def test_other_files_count_only_when_they_are_named(program: Program) -> None:
     (program.directory / "prompts").mkdir()
     with terminal(program, "dev", "--reload-include", "*.yaml") as screen:
+        screen.expect(r"no file matches --reload-include \*\.yaml; one may come later")
         ready(screen)
         for name in (".venv/lib/x.py", ".git/x.py", "notes.txt", "__pycache__/x.py"):
             path = program.directory / name

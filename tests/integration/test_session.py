@@ -341,6 +341,7 @@ async def test_after_shutdown_and_the_grace_the_entrypoint_is_cancelled(
     async with serving(coroutine if is_async else plain, shutdown_process_timeout=0.3) as server:
         outcome = await run_job(server)
     assert (outcome.status, outcome.reason) == (JobStatus.CANCELLED, "caller hung up")
+    assert not outcome.asked_to_stop, "it ended its session itself"
     assert reports.wait_for("callback")["reason"] == "caller hung up"
 
 
@@ -755,6 +756,7 @@ async def test_a_running_job_that_is_cancelled_is_asked(reports: Reports, is_asy
         outcome = await soon(handle.wait())
         assert not handle.cancel()
     assert (outcome.status, outcome.reason) == (JobStatus.CANCELLED, "caller hung up")
+    assert outcome.asked_to_stop
     reports.wait_for("asked")
     assert reports.wait_for("callback")["reason"] == "caller hung up"
     with pytest.raises(JobCancelled, match="caller hung up"):
@@ -799,6 +801,7 @@ async def test_a_waiting_job_that_is_cancelled_ends_at_once(reports: Reports) ->
         assert waiting.done()
         assert waiting.outcome is not None
         assert (waiting.outcome.status, waiting.outcome.pid) == (JobStatus.CANCELLED, None)
+        assert waiting.outcome.asked_to_stop
         assert [job.room.name for job in server.active_jobs] == ["first"]
     assert len(reports.of("entered")) == 1
 

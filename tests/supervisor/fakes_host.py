@@ -186,7 +186,7 @@ class FakeHost:
     def _cancelled(self, handle: JobHandle[Any], reason: str) -> None:
         self.handles.pop(handle.id, None)
         if not handle.done():
-            outcome = JobOutcome(JobStatus.CANCELLED, reason=reason, pid=4711)
+            outcome = JobOutcome(JobStatus.CANCELLED, reason=reason, pid=4711, asked_to_stop=True)
             handle._settle(replace(outcome, ended_at=3.0), None)
 
 

@@ -200,10 +200,24 @@ def test_the_log_level_in_any_case(shell: Shell, given: str) -> None:
         ("start --port 65536", {}, "expected 0 to 65535"),
         ("start --port -1", {}, "expected 0 to 65535"),
         ("start", {"GREENROOM_PORT": "http"}, "expected 0 to 65535"),
+        (
+            "start --url foo://x",
+            {},
+            "'--url' / 'LIVEKIT_URL': ws_url='foo://x': expected an address",
+        ),
+        ("dev", {"LIVEKIT_URL": "localhost:7880"}, "with ws, wss, http, https before its ://"),
         ("begin", {}, "begin"),
         ("submit", {}, "Missing argument"),
         ("submit r --count 2 --job-id J", {}, "--job-id names one job"),
         ("submit r --metadata @/no/such/file", {}, "No such file"),
+        ("submit r --timeout 5", {}, "--timeout: it bounds the waiting, so it needs --wait"),
+        ("submit r --wait --timeout nan", {}, "expected seconds, 0 or more, or none"),
+        ("submit r --rate nan", {}, "expected a number above 0"),
+        ("status --interval 2", {}, "--interval: it needs --watch"),
+        ("status --watch --interval nan", {}, "expected seconds, 0.1 or more"),
+        ("dev --reload-include /no/such/a.yaml", {}, "there is no /no/such"),
+        ("dev --reload-include ../no/such/*", {}, "expected files in a directory that exists"),
+        ("dev --reload-include /", {}, "expected files, not a directory"),
     ],
 )
 def test_usage_errors_exit_with_2(
@@ -294,7 +308,7 @@ def test_submit_and_wait(shell: Shell) -> None:
     shell.begin("start")
     run = shell.run("submit", "quick", "--wait", "--job-id", "J-1")
     assert (run.returncode, run.stderr) == (0, "")
-    assert run.stdout == "J-1 succeeded\nJ-1 succeeded\n"
+    assert run.stdout == "J-1 succeeded\n", "over before it was waited for, and told once"
     run = shell.run("submit", "broken", "--wait", "--job-id", "J-2")
     assert (run.returncode, run.stdout.splitlines()[-1]) == (1, "J-2 failed: ValueError: no")
     run = shell.run("submit", "long", "--count", "3", "--wait", "--timeout", "0.05")
@@ -361,6 +375,35 @@ def test_status_again_and_again_until_the_server_is_gone(shell: Shell) -> None:
         watching.stdout.read()
         assert "no server listens on" in watching.stderr.read()
         assert watching.wait(30) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    ["status --watch --json --interval 0.1", "status --watch --interval 0.1", "status", "submit r"],
+)
+def test_a_command_whose_reader_is_gone_ends_as_quietly_as_others(shell: Shell, words: str) -> None:
+    shell.begin("start")
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as nobody_reads:
+        run = subprocess.run(
+            shell.command(*words.split()), stdout=nobody_reads, stderr=subprocess.PIPE,
+            env=shell.environment, check=False, timeout=60,
+        )  # fmt: skip
+    assert (run.returncode, run.stderr) == (-signal.SIGPIPE, b"")
+
+
+@pytest.mark.slow
+def test_an_output_that_takes_nothing_is_told_in_one_line(shell: Shell) -> None:
+    shell.begin("start")
+    with open("/dev/full", "wb") as full:
+        run = subprocess.run(
+            shell.command("status", "--json"), stdout=full, stderr=subprocess.PIPE,
+            env=shell.environment, check=False, timeout=60,
+        )  # fmt: skip
+    assert run.returncode == 1
+    assert run.stderr == b"greenroom: [Errno 28] No space left on device\n"
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from watchfiles import Change
 
-from supervisor.cli.watching import Sources, forget_bytecode, saved_at
+from supervisor.cli.watching import Sources, forget_bytecode, saved_at, why_never
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,39 @@ def test_a_path_that_is_included_may_be_a_link(tmp_path: Path) -> None:
     sources = Sources(root, [str(tmp_path / "link" / "x.toml")])
     assert sources.elsewhere == {real}
     assert sources(Change.added, str(real / "x.toml"))
+
+
+def test_what_no_file_matches_now_is_known_until_one_comes(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "data").mkdir(parents=True)
+    (root / "data" / "a.yaml").touch()
+    patterns = ["*.yaml", "data/*.csv", "../*.toml", str(root / "later" / "x.txt")]
+    sources = Sources(root, patterns)
+    assert sources.unmatched == ["data/*.csv", "later/x.txt", str(tmp_path / "*.toml")]
+    (root / "data" / "b.csv").touch()
+    (tmp_path / "c.toml").touch()
+    assert sources.unmatched == ["later/x.txt"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reason"),
+    [
+        ("*.yaml", None),
+        ("later/x.txt", None),
+        ("../*.toml", None),
+        ("data", "expected files, not a directory; those in it are named by 'data/*'"),
+        ("", "expected files, not a directory"),
+        ("../other/x", "expected files in a directory that exists; there is no "),
+        ("/no/such/*.yaml", "expected files in a directory that exists; there is no /no/such"),
+    ],
+)
+def test_what_can_never_match_is_known_at_once(
+    tmp_path: Path, pattern: str, reason: str | None
+) -> None:
+    root = tmp_path / "root"
+    (root / "data").mkdir(parents=True)
+    told = why_never(root, pattern)
+    assert told == reason or (told is not None and reason is not None and told.startswith(reason))
 
 
 def test_two_edits_of_one_size_within_a_second_are_two(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from supervisor import errors
 from supervisor.errors import (
     JobCancelled,
     JobKilled,
+    JobRaised,
     JobRejected,
     JobTimedOut,
     NotAdmitted,
@@ -74,6 +75,9 @@ SAYS = [
     pytest.param(JobTimedOut(60.0), "the job ran longer than its timeout of 60 s", id="a minute"),
     pytest.param(JobCancelled(), "cancelled", id="a cancelled job"),
     pytest.param(JobCancelled("drain deadline"), "drain deadline", id="cancelled for a reason"),
+    pytest.param(
+        JobRaised("ValueError", "no"), "ValueError: no", id="an error that could not travel"
+    ),
     pytest.param(
         OptionError("port", "x", "a whole number"),
         "port='x': expected a whole number",

@@ -171,6 +171,16 @@ def test_an_interrupt_while_a_result_is_opened_is_not_taken_for_the_result(handl
             handle.result()
 
 
+def test_an_interrupt_that_the_job_raised_is_kept_like_any_error_of_it(handle: Handle) -> None:
+    handle._settle(RAISED, Parcel(pickle.dumps(KeyboardInterrupt("in the job"))))
+    caught = []
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt, match="in the job") as each:
+            handle.result()
+        caught.append(each.value)
+    assert caught[0] is caught[1]
+
+
 def test_a_result_is_opened_once_and_its_bytes_are_let_go(handle: Handle) -> None:
     handle._settle(SUCCEEDED, Parcel(pickle.dumps([1])))
     assert handle.result() is handle.result()

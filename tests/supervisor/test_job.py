@@ -131,6 +131,7 @@ outcomes = st.builds(
     cpu_seconds=st.none() | times,
     max_rss_bytes=st.none() | st.integers(0, 2**40),
     pid=st.none() | st.integers(1, 2**22),
+    asked_to_stop=st.booleans(),
 )
 
 

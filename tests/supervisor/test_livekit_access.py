@@ -10,7 +10,8 @@ import pytest
 from livekit import api
 
 from supervisor import ServerOptions
-from supervisor.dispatch.livekit.access import Access, checked_url, find_access, find_proxy
+from supervisor.address import checked_url
+from supervisor.dispatch.livekit.access import Access, find_access, find_proxy
 from supervisor.errors import OptionError
 
 KEY = "APIkey"
@@ -36,7 +37,7 @@ def options(**given: object) -> ServerOptions:
     ],
 )
 def test_every_kind_of_address_is_taken(given: str, room_url: str, agent_url: str) -> None:
-    access = Access(checked_url(given), KEY, SECRET)
+    access = Access(checked_url("ws_url", given), KEY, SECRET)
     assert (access.room_url, access.agent_url) == (room_url, agent_url)
     assert access.is_encrypted == room_url.startswith("wss")
 
@@ -46,6 +47,8 @@ def test_every_kind_of_address_is_taken(given: str, room_url: str, agent_url: st
     [
         "livekit.example.com",
         "ftp://a",
+        "ftp://user:hunter2@a",
+        "user:hunter2@a",
         "wss://",
         "wss://a:port",
         "wss://user:hunter2@a",
@@ -56,7 +59,7 @@ def test_every_kind_of_address_is_taken(given: str, room_url: str, agent_url: st
 )
 def test_what_is_no_address_is_named_without_what_may_be_a_password(given: str) -> None:
     with pytest.raises(OptionError, match="ws_url") as caught:
-        checked_url(given)
+        checked_url("ws_url", given)
     assert "hunter2" not in str(caught.value)
 
 

@@ -264,7 +264,7 @@ def test_an_offer_of_a_job_that_runs_here_is_declined(dialogue: Dialogue) -> Non
 def test_a_running_job_is_stopped_and_its_end_is_a_success(dialogue: Dialogue) -> None:
     running(dialogue, "AJ_1")
     assert dialogue.received(termination_of("AJ_1")) == [Stop("AJ_1")]
-    cancelled = JobOutcome(JobStatus.CANCELLED, reason="cancelled")
+    cancelled = JobOutcome(JobStatus.CANCELLED, reason="cancelled", asked_to_stop=True)
     assert statuses(dialogue.ended("AJ_1", cancelled)) == [("AJ_1", "JS_SUCCESS")]
 
 

@@ -126,8 +126,10 @@ def test_a_job_that_is_not_taken(answer: Answer, expected: dict[str, Any]) -> No
     assert fields(words.availability("AJ_1", answer, "greeter").availability) == expected
 
 
-def outcome(status: JobStatus, *, reason: str = "", error: JobError | None = None) -> JobOutcome:
-    return JobOutcome(status, reason=reason, error=error)
+def outcome(
+    status: JobStatus, *, reason: str = "", error: JobError | None = None, asked: bool = False
+) -> JobOutcome:
+    return JobOutcome(status, reason=reason, error=error, asked_to_stop=asked)
 
 
 ERROR = JobError("ValueError", "no such room", "Traceback …")
@@ -142,10 +144,12 @@ ERROR = JobError("ValueError", "no such room", "Traceback …")
         (outcome(JobStatus.FAILED, error=ERROR), True, "JS_FAILED", "ValueError: no such room"),
         (outcome(JobStatus.TIMED_OUT, reason="timeout"), False, "JS_FAILED", "timeout"),
         (outcome(JobStatus.KILLED), False, "JS_FAILED", "killed"),
-        (outcome(JobStatus.CANCELLED, reason="terminated"), True, "JS_SUCCESS", ""),
+        (outcome(JobStatus.CANCELLED, reason="terminated", asked=True), True, "JS_SUCCESS", ""),
         (outcome(JobStatus.CANCELLED, reason="bye"), False, "JS_SUCCESS", ""),
-        (outcome(JobStatus.CANCELLED, reason="drain"), False, "JS_FAILED", "drain"),
-        (outcome(JobStatus.CANCELLED, reason="cancelled"), False, "JS_FAILED", "cancelled"),
+        (outcome(JobStatus.CANCELLED, reason="drain"), False, "JS_SUCCESS", ""),
+        (outcome(JobStatus.CANCELLED, reason="drain", asked=True), False, "JS_FAILED", "drain"),
+        (outcome(JobStatus.CANCELLED, reason="fraud", asked=True), False, "JS_FAILED", "fraud"),
+        (outcome(JobStatus.SUCCEEDED, reason="fraud", asked=True), False, "JS_SUCCESS", ""),
     ],
     ids=[
         "succeeded",
@@ -156,8 +160,10 @@ ERROR = JobError("ValueError", "no such room", "Traceback …")
         "killed",
         "ended by LiveKit",
         "ended by itself",
+        "ended by itself, for a reason that a drain gives too",
         "cut short by a drain",
-        "cut short by an operator",
+        "cut short by the server's own code",
+        "succeeded although the server's own code asked it to stop",
     ],
 )
 def test_how_a_job_ended(ended: JobOutcome, terminated: bool, status: str, error: str) -> None:

@@ -68,7 +68,7 @@ BAD: dict[str, list[object]] = {
     "permissions": [None, {"hidden": True}],
     "host": [None, 8081, b"localhost"],
     "port": ["8081", -1, 65536, 80.0, True],
-    "ws_url": [b"wss://host", 1],
+    "ws_url": [b"wss://host", 1, "host", "ftp://host", "wss://host:port"],
     "api_key": [b"key", 1],
     "api_secret": [b"secret", 1],
     "max_retry": [*NOT_A_COUNT, None],

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import builtins
+import inspect
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import supervisor
+from supervisor import errors
 
 NAMES = """
 AgentServer AgentServerPermissions ChannelBroken ChannelClosed IpcError JobCancelled JobContext
-JobExecutorType JobHandle JobInfo JobKilled JobOutcome JobProcess JobRejected JobRequest JobStatus
-JobTimedOut NotAdmitted PoolClosed PoolStats PreloadFailed ProcessPool ProcessPoolExecutor
-ProtocolError ResourceLimits ResultError ServerOptions ServerType SetupFailed SupervisorError
-TooManyRestarts WorkerLost cli get_job_context
+JobExecutorType JobHandle JobInfo JobKilled JobOutcome JobProcess JobRaised JobRejected JobRequest
+JobStatus JobTimedOut NotAdmitted NotRunnable OptionError PayloadTooLarge PoolClosed PoolStats
+PreloadFailed ProcessPool ProcessPoolExecutor ProtocolError ResourceLimits ResultError ServerOptions
+ServerType SetupFailed SupervisorError TooManyRestarts WorkerLost cli get_job_context
 """.split()
 
 
@@ -23,6 +28,45 @@ def test_exactly_these_names_are_public() -> None:
 def test_each_name_can_be_had() -> None:
     assert all(getattr(supervisor, name) is not None for name in NAMES)
     assert set(NAMES) <= set(dir(supervisor))
+
+
+def test_every_error_of_the_library_is_public() -> None:
+    ours = {
+        name
+        for name, each in vars(errors).items()
+        if isinstance(each, type) and each.__module__ == errors.__name__
+    }
+    assert ours <= set(supervisor.__all__)
+
+
+# Of the standard library, where everybody knows to find them.
+STANDARD = {"BrokenProcessPool", "PicklingError", "asyncio.InvalidStateError"}
+
+
+def docstrings() -> Iterator[tuple[str, str]]:
+    for name in NAMES:
+        public = getattr(supervisor, name)
+        yield name, inspect.getdoc(public) or ""
+        for member in dir(public) if isinstance(public, type) else ():
+            if not member.startswith("_"):
+                yield f"{name}.{member}", inspect.getdoc(getattr(public, member)) or ""
+
+
+def test_what_a_docstring_says_is_raised_can_be_caught_by_a_public_name() -> None:
+    raised = {
+        (error, where)
+        for where, text in docstrings()
+        for section in re.findall(r"^Raises:\n((?: +.*\n?|\n)+)", text, re.MULTILINE)
+        for names in re.findall(r"^ {4}([\w., ]+):", section, re.MULTILINE)
+        for error in names.split(", ")
+    }
+    assert {"OptionError", "PayloadTooLarge", "NotRunnable"} <= {error for error, _ in raised}
+    unknown = {
+        (error, where)
+        for error, where in raised
+        if not (error in supervisor.__all__ or hasattr(builtins, error) or error in STANDARD)
+    }
+    assert not unknown
 
 
 def test_importing_the_package_imports_none_of_its_parts_and_none_of_the_extras() -> None:

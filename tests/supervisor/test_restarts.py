@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from supervisor.restarts import FIRST_DELAY, LONGEST_DELAY, RestartWindow
+from supervisor.restarts import (
+    ENDED_AFTER,
+    FIRST_DELAY,
+    FIRST_PAUSE,
+    LONGEST_DELAY,
+    LONGEST_PAUSE,
+    Reminders,
+    RestartWindow,
+)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +75,15 @@ def test_the_delay_doubles_up_to_the_longest() -> None:
     expected = [min(FIRST_DELAY * 2**turn, LONGEST_DELAY) for turn in range(12)]
     assert delays == pytest.approx(expected)
     assert delays[-1] == pytest.approx(LONGEST_DELAY)
+
+
+def test_the_longest_delay_can_be_shorter() -> None:
+    window, now, delays = RestartWindow(longest_delay=1.0), 100.0, []
+    for _ in range(8):
+        window.record_failure(now)
+        delays.append(window.delay(now))
+        now = window.not_before
+    assert delays == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0])
 
 
 def test_failures_that_arrive_together_are_one_reason_to_wait() -> None:
@@ -136,3 +153,40 @@ def test_failing_for_ever_waits_the_longest(failures: int) -> None:
         now = window.not_before
     assert window.in_a_row == failures
     assert window.delay(now - LONGEST_DELAY) <= LONGEST_DELAY * 1.001
+
+
+# ── how often it is told ─────────────────────────────────────────────────────
+
+
+def told_at(moments: list[float]) -> dict[float, int]:
+    reminders = Reminders()
+    told = {moment: reminders.failures_to_tell(moment) for moment in moments}
+    return {moment: count for moment, count in told.items() if count}
+
+
+def test_what_goes_on_failing_is_told_ever_more_rarely_and_with_its_number() -> None:
+    eight_a_second = [step / 8 for step in range(15 * 8 + 1)]
+    assert told_at(eight_a_second) == {0.0: 1, 1.0: 8, 3.0: 16, 7.0: 32, 15.0: 64}
+
+
+def test_what_has_ended_and_begins_again_is_news() -> None:
+    again = 0.5 + ENDED_AFTER + 0.1
+    assert told_at([0.0, 0.5, again, again + 0.5]) == {0.0: 1, again: 1}
+
+
+@given(st.lists(st.floats(0.0, 15.0), min_size=1, max_size=200))
+def test_no_failure_is_kept_back_for_long_and_none_is_counted_twice(steps: list[float]) -> None:
+    reminders, now, last_told = Reminders(), 0.0, 0.0
+    noted = told = 0
+    for number, step in enumerate(steps):
+        now += step
+        noted = noted + 1 if step <= ENDED_AFTER or number == 0 else 1
+        told = told if step <= ENDED_AFTER else 0
+        count = reminders.failures_to_tell(now)
+        assert count in (0, noted - told)
+        if count:
+            told += count
+            assert number == 0 or step > ENDED_AFTER or now - last_told >= FIRST_PAUSE - 1e-6
+            last_told = now
+        else:
+            assert now - last_told <= LONGEST_PAUSE

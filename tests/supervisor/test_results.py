@@ -15,6 +15,7 @@ from ipc.errors import PayloadTooLarge, ProtocolError
 from supervisor.errors import (
     JobCancelled,
     JobKilled,
+    JobRaised,
     JobRejected,
     JobTimedOut,
     ResultError,
@@ -23,16 +24,23 @@ from supervisor.errors import (
 from supervisor.job import Exit, JobError, JobOutcome, JobStatus
 from supervisor.results import (
     DATA,
-    JobRaised,
     Parcel,
     RemoteTraceback,
     SealedMemory,
     error_of,
-    open_parcel,
+    open_parcel as opened,
 )
 
 SUCCEEDED = JobOutcome(JobStatus.SUCCEEDED)
 RAISED = JobOutcome(JobStatus.FAILED, error=JobError("ValueError", "no", "Traceback …\n"))
+
+
+def open_parcel(outcome: JobOutcome, parcel: Parcel | None) -> object:
+    """Return the value or raise the error, as everybody does with what comes of opening."""
+    value, error = opened(outcome, parcel)
+    if error is not None:
+        raise error
+    return value
 
 
 class Unpickled:
@@ -155,6 +163,14 @@ def test_an_exit_of_the_job_comes_home_as_an_exit() -> None:
     error = error_of(RAISED, Parcel(pickle.dumps(SystemExit(3))))
     assert isinstance(error, SystemExit)
     assert error.code == 3
+
+
+def test_an_interrupt_that_the_job_raised_is_its_error_and_not_the_users() -> None:
+    value, error = opened(RAISED, Parcel(pickle.dumps(KeyboardInterrupt("in the job"))))
+    assert value is None
+    assert isinstance(error, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):  # this one is the user's, as before
+        opened(RAISED, Parcel(pickle.dumps(Unpickled(interrupt))))
 
 
 @pytest.mark.parametrize(

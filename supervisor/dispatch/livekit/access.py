@@ -12,14 +12,13 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import SplitResult, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from livekit import api
 
+from supervisor.address import checked_url
 from supervisor.errors import OptionError
 from supervisor.options import ServerOptions
-
-SCHEMES: Final = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 
 # The token opens the connection and is not looked at again. An hour forgives two
 # machines whose clocks are far apart.
@@ -77,7 +76,7 @@ def find_access(options: ServerOptions, environment: Mapping[str, str]) -> Acces
     url = options.ws_url or environment.get("LIVEKIT_URL", "")
     if not url:
         return None
-    room_url = checked_url(url)
+    room_url = checked_url("ws_url", url)
     host = urlsplit(room_url).hostname or ""
     return Access(
         room_url,
@@ -94,32 +93,6 @@ def _needed(name: str, given: str | None, environment: Mapping[str, str]) -> str
     if not value:
         raise OptionError(name, None, f"a string, or {variable} set, as there is a LiveKit URL")
     return value
-
-
-def checked_url(url: str) -> str:
-    """Return *url* as ``ws`` or ``wss``, without a trailing slash.
-
-    Raises:
-        OptionError: it is no address of a server. Its text shows no password.
-    """
-    expected = "an address such as wss://example.livekit.cloud"
-    try:
-        parts = urlsplit(url.strip())
-        port = parts.port
-    except ValueError:
-        raise OptionError("ws_url", "…", expected) from None
-    shown = f"{parts.scheme}://{_host_and_port(parts, port)}"
-    if parts.scheme not in SCHEMES or not parts.hostname:
-        raise OptionError("ws_url", shown, expected)
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise OptionError("ws_url", shown, f"{expected}: no user, no query; keys are options")
-    return f"{SCHEMES[parts.scheme]}://{_host_and_port(parts, port)}{parts.path.rstrip('/')}"
-
-
-def _host_and_port(parts: SplitResult, port: int | None) -> str:
-    host = parts.hostname or ""
-    host = f"[{host}]" if ":" in host else host
-    return host if port is None else f"{host}:{port}"
 
 
 def find_proxy(option: str | None, host: str, environment: Mapping[str, str]) -> str | None:

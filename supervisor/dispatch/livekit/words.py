@@ -24,10 +24,6 @@ TERMINATED: Final = "terminated"
 # LiveKit shows the text in lists; the whole traceback is in our log.
 MAX_ERROR_CHARACTERS: Final = 2000
 
-# Why a job may be cancelled from outside without LiveKit's asking. Every other
-# cancelled job ended its session itself, with a reason of its own choice.
-CUT_SHORT: Final = frozenset({"drain", "cancelled"})
-
 _TYPES: Final = {
     ServerType.ROOM: agent.JobType.JT_ROOM,
     ServerType.PUBLISHER: agent.JobType.JT_PUBLISHER,
@@ -139,8 +135,11 @@ def failed(job_id: str, error: str) -> agent.WorkerMessage:
 def ended(job_id: str, outcome: JobOutcome, *, terminated: bool) -> agent.WorkerMessage:
     """Return the news of how a job ended.
 
-    LiveKit knows success and failure only. A job that ended because LiveKit said
-    so, or because it ended its own session, is a success.
+    A job that ended because LiveKit said so, or because it ended its own session, is
+    a success. One that somebody else cut short (a drain, an operator, the server's
+    own code by its handle) has failed, for the reason that was given: the protocol
+    has a ``JS_CANCELLED``, but servers take only success and failure for an end, and
+    would believe that the job goes on.
 
     Args:
         job_id: which.
@@ -148,7 +147,7 @@ def ended(job_id: str, outcome: JobOutcome, *, terminated: bool) -> agent.Worker
         terminated: LiveKit had asked us to end it.
     """
     if outcome.status is JobStatus.CANCELLED:
-        is_good = terminated or outcome.reason not in CUT_SHORT
+        is_good = terminated or not outcome.asked_to_stop
     else:
         is_good = outcome.status is JobStatus.SUCCEEDED
     if is_good:
