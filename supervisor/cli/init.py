@@ -59,8 +59,7 @@ def stay_behind_as_init(command: Sequence[str]) -> None:
 
 
 def _fork() -> int:
-    # One thread, checked above: there is no lock that a lost thread could hold.
-    pid = os.fork()  # noqa: TID251
+    pid = os.fork()  # noqa: TID251 - one thread, checked above: none is lost with a lock in hand
     if pid == 0:
         os.setpgid(0, 0)
     return pid
