@@ -26,8 +26,9 @@ from typing import Final
 
 from supervisor.clock import monotonic
 from supervisor.cpuload import CpuLoad
+from supervisor.cpus import cgroup_cpu_quota, cpu_count
 from supervisor.errors import OptionError
-from supervisor.options import Hook, cgroup_cpu_quota, cpu_count
+from supervisor.options import Hook
 
 logger = logging.getLogger("greenroom.load")
 

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar, overload
 
 from supervisor import intake
 from supervisor.applied import check_changeable
+from supervisor.checks import check_hook, check_number
 from supervisor.child.boot import Hooks
 from supervisor.dispatch.base import Answer, Dispatcher, Place
 from supervisor.errors import (
@@ -28,7 +29,7 @@ from supervisor.events import Callback, Emitter
 from supervisor.handle import JobHandle
 from supervisor.intake import Agent
 from supervisor.job import JobInfo, Participant, Room, ServerType
-from supervisor.options import Hook, ServerOptions, check_hook, check_number
+from supervisor.options import Hook, ServerOptions
 from supervisor.serving import Serving, settled
 from supervisor.stats import PoolStats
 from supervisor.succession import Succession

@@ -23,6 +23,7 @@ from supervisor.announcer import Announcer
 from supervisor.applied import check_size, child_settings
 from supervisor.booking import Booking
 from supervisor.child.boot import Hooks
+from supervisor.cpus import cpu_count
 from supervisor.dispatch.base import Answer, Dispatcher, Heir, Host
 from supervisor.dispatch.choice import make_dispatchers
 from supervisor.drain import Drain
@@ -34,7 +35,7 @@ from supervisor.job import JobInfo, JobOutcome, Session
 from supervisor.launch import Blueprint
 from supervisor.load import LoadMeter
 from supervisor.observers import Observers
-from supervisor.options import Hook, PerMode, ServerOptions, cpu_count
+from supervisor.options import Hook, PerMode, ServerOptions
 from supervisor.outcome import Ask, Kill
 from supervisor.record import JobRecord
 from supervisor.signals import route_signals

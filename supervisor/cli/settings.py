@@ -21,8 +21,9 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from supervisor.checks import LOG_LEVELS, check_log_level
 from supervisor.errors import OptionError
-from supervisor.options import LOG_LEVELS, START_METHODS, ServerOptions, check_log_level
+from supervisor.options import START_METHODS, ServerOptions
 
 PREFIX: Final = "GREENROOM_"
 
