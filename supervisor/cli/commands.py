@@ -20,8 +20,8 @@ import typer
 from supervisor import clock
 from supervisor.cli.client import LONG_POLL, ControlClient, ControlError, Refused, find_socket
 from supervisor.cli.serve import FAILED, fail
-from supervisor.cli.settings import patience
 from supervisor.cli.text import harmless
+from supervisor.cli.values import patience
 
 USAGE: Final = 2
 TIMED_OUT: Final = 124  # as timeout(1)
