@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import logging
 import math
@@ -307,8 +306,7 @@ class ForkServer:
         # Nobody will ask any more; an unread exception would be reported as lost.
         for future in (self._hello, self._ready):
             if future.done() and not future.cancelled():
-                with contextlib.suppress(asyncio.CancelledError):
-                    future.exception()
+                future.exception()
 
 
 async def _finish(launch: Coroutine[None, None, None]) -> asyncio.CancelledError | None:

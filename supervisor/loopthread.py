@@ -160,7 +160,7 @@ class LoopThread:
         while True:
             try:
                 command = self._inbox.popleft()
-            except IndexError:
+            except IndexError:  # it is empty
                 return
             if isinstance(command, JobRecord):
                 _future_end(command).fail(_another(self._broken))

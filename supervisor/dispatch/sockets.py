@@ -73,7 +73,7 @@ def peer_uid(peer: socket.socket) -> int:
 
 def _default_path() -> Path:
     directory = socket_directory()
-    with contextlib.suppress(FileExistsError):
+    with contextlib.suppress(FileExistsError):  # by whom, is looked at next
         os.mkdir(directory, 0o700)
     check_directory(directory)
     for path in directory.glob("*.sock"):

@@ -63,7 +63,7 @@ def children() -> set[psutil.Process]:
         try:
             if process.status() != psutil.STATUS_ZOMBIE:
                 found.add(process)
-        except psutil.NoSuchProcess:
+        except psutil.NoSuchProcess:  # it ended while we looked
             continue
     return found
 
@@ -77,7 +77,7 @@ def reap_orphans(started_here: set[int]) -> list[int]:
                 if process.pid in started_here:
                     own.append(process.pid)
                 os.waitpid(process.pid, os.WNOHANG)
-        except (psutil.NoSuchProcess, ChildProcessError):
+        except (psutil.NoSuchProcess, ChildProcessError):  # reaped meanwhile
             continue
     return own
 
