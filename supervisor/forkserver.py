@@ -174,7 +174,11 @@ class ForkServer:
     # ── asking ───────────────────────────────────────────────────────────────
 
     def launch(self, worker: int, ends: SideOfChild) -> None:
-        """Have *worker* forked. Its ends are closed here: the message carries them."""
+        """Have *worker* forked. Its ends are closed here: the message carries them.
+
+        Raises:
+            OSError: EPIPE, the fork server is gone.
+        """
         try:
             assert self._channel is not None, "launch before start"
             self._channel.send(Fork(worker), ends.descriptors)

@@ -135,7 +135,7 @@ class JobFuture(Future[T]):
             del self
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return what :meth:`result` would raise, or None. Waits like it."""
+        """Return what :meth:`result` would raise, or None. Waits as long, *timeout* in seconds."""
         super().exception(timeout)
         self._open()
         return super().exception()

@@ -161,7 +161,7 @@ class LoadMeter:
 
     @property
     def last(self) -> float:
-        """The last good value; 1.0 if there was none yet."""
+        """The last good value, 0.0 to 1.0; 1.0 if there was none yet."""
         return self._cpu.value if self._cpu is not None else self._last
 
     @property

@@ -197,6 +197,10 @@ class ProcessPool:
             memory_limit_mb: PSS of the job's process tree at which it is killed;
                 ``job_memory_limit_mb`` unless given.
             job_id: its name in logs, titles and statistics; made up unless given.
+
+        Raises:
+            OptionError: a limit or the id is not what it should be.
+            TypeError: *function* cannot be called. And whatever :meth:`submit` raises.
         """
         workers = self._open_workers()
         if not callable(function):

@@ -30,6 +30,9 @@ class RestartWindow:
     Args:
         intensity: failures that are too many inside one window, 1 or more.
         period: length of the window in seconds, over 0.
+
+    Raises:
+        ValueError: one of them is out of range.
     """
 
     def __init__(self, intensity: int = INTENSITY, period: float = PERIOD) -> None:

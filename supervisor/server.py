@@ -87,7 +87,11 @@ class AgentServer:
 
     @classmethod
     def from_server_options(cls, options: ServerOptions) -> AgentServer:
-        """Return a server with *options*."""
+        """Return a server with *options*.
+
+        Raises:
+            OptionError: it is something else.
+        """
         if not isinstance(options, ServerOptions):
             raise OptionError("options", options, "a ServerOptions")
         server = cls()
@@ -233,7 +237,7 @@ class AgentServer:
         return await serving.wait_over()
 
     def begin_drain(self, timeout: float | None | _Unset = UNSET) -> None:
-        """Begin what :meth:`drain` waits for. Nothing if it has begun."""
+        """Begin what :meth:`drain` waits for, with its *timeout*. Nothing if it has begun."""
         serving = self._running()
         if isinstance(timeout, _Unset):
             serving.drain.request(settled(self._options).drain_timeout)

@@ -144,6 +144,9 @@ class ControlClient:
     def connect(self, timeout: float | None = None) -> socket.socket:
         """Return a connected socket whose other end is a server of this user, or of root.
 
+        Args:
+            timeout: of the socket, in seconds; None: for ever.
+
         Raises:
             ControlError: nobody listens there, or somebody else's process.
         """

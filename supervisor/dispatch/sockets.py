@@ -107,7 +107,11 @@ def prepare_path(wanted: str | None) -> Path:
 
 
 def listen(path: Path) -> socket.socket:
-    """Return a listening socket at *path*, which only this user may connect to."""
+    """Return a listening socket at *path*, which only this user may connect to.
+
+    Raises:
+        SupervisorError: another server listens there, or it cannot be made.
+    """
     if path.is_socket() and not answers(path):
         path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX)
