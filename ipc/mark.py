@@ -3,20 +3,30 @@
 The supervisor has to know whether a worker that died had begun its job. A message
 would say so, but it would also wake the supervisor, in the instant in which the
 job begins and often on the very CPU it begins on. The mark is eight bytes of
-memory that both hold by a descriptor; they are read when the worker is dead.
+memory that both have; they are read when the worker is dead.
 
+The child has it mapped: writing is one store, and no limit, no closed descriptor
+and no lack of memory can keep it from being made. The supervisor never maps what
+a child can change; it reads through the descriptor, which cannot fault or block.
 Each worker has its own, so that what a job writes into it is about itself only.
-Reading cannot block, whatever the child does to the descriptor.
 """
 
 from __future__ import annotations
 
+import fcntl
+import mmap
 import os
 import struct
 import tempfile
 from typing import Final
 
-_MOMENT: Final = struct.Struct("=d")
+# Native, and not a byte order of its own: that way it is copied in one piece, and who
+# reads meanwhile sees the old moment or the new one.
+_MOMENT: Final = struct.Struct("d")
+
+# linux/fcntl.h
+_F_ADD_SEALS: Final = 1033
+_FIXED_SIZE: Final = 0x1 | 0x2 | 0x4  # seal, shrink, grow
 
 
 def make_mark() -> int:
@@ -26,19 +36,33 @@ def make_mark() -> int:
         OSError: EMFILE or ENFILE, when there are no descriptors left.
     """
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("greenroom-mark", os.MFD_CLOEXEC)
+        fd = os.memfd_create("greenroom-mark", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(fd, _MOMENT.size)
+        # A job that cut it short would fault at the next job's beginning.
+        fcntl.fcntl(fd, _F_ADD_SEALS, _FIXED_SIZE)
+        return fd
     fd, path = tempfile.mkstemp(prefix="greenroom-mark")
     os.unlink(path)
+    os.ftruncate(fd, _MOMENT.size)
     return fd
 
 
-def set_mark(fd: int, moment: float) -> None:
-    """Write down *moment*, over the one before.
+class Mark:
+    """The child's side of a mark. Takes the descriptor over.
 
     Raises:
-        OSError: EFBIG under a limit on file sizes, EBADF if the job closed it.
+        OSError: it cannot be mapped.
     """
-    os.pwrite(fd, _MOMENT.pack(moment), 0)
+
+    def __init__(self, fd: int) -> None:
+        try:
+            self._memory = mmap.mmap(fd, _MOMENT.size)
+        finally:
+            os.close(fd)
+
+    def set(self, moment: float) -> None:
+        """Write down *moment*, over the one before. Never fails."""
+        _MOMENT.pack_into(self._memory, 0, moment)
 
 
 def read_mark(fd: int) -> bytes:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -37,6 +37,12 @@ ANSWER_WITHIN: Final = 2.5
 _UNSEEN_SECONDS: Final = 2.5
 
 StartJob = Callable[[JobInfo, Session], JobHandle[Any]]
+
+
+class StandingOf(Protocol):
+    """Makes a standing from the load, the jobs that it cannot contain yet, and all jobs."""
+
+    def __call__(self, *, load: float | None, unseen_jobs: int, active_jobs: int) -> Standing: ...
 
 
 class KeptPlace:
@@ -78,7 +84,8 @@ class Booking:
 
     Args:
         meter: measures the load.
-        standing: returns the facts of the moment that are not kept here.
+        standing: returns the facts of the moment, most of which are not kept here,
+            from those that are.
         on_request: returns the user's function of that name.
         start_job: hands a session over to a worker.
         server_id: returns the id that jobs see as ``worker_id``.
@@ -90,7 +97,7 @@ class Booking:
         self,
         meter: LoadMeter,
         *,
-        standing: Callable[[], Standing],
+        standing: StandingOf,
         on_request: Callable[[], Hook | None],
         start_job: StartJob,
         server_id: Callable[[], str],
@@ -123,17 +130,7 @@ class Booking:
     async def offer(self, job: JobInfo) -> Answer:
         """Return the answer to an offer of *job*. Never raises, always answers in time."""
         began = clock.monotonic()
-        try:
-            # The user's load_fnc may be within its time for each offer and still be
-            # too slow for many at once: they are measured one after the other.
-            refusal = await self._measured(self._admit(job))
-        except asyncio.TimeoutError:
-            logger.warning("job %s is not admitted: too many are offered at once", job.id)
-            return Answer(reason="load", detail=f"not measured within {ANSWER_WITHIN:g} s")
-        except asyncio.CancelledError:
-            if self._places.get(job.id) is job:
-                self.release(job)
-            raise
+        refusal = await self._refusal(job)
         if refusal is not None:
             return refusal
         on_request = self._on_request()
@@ -161,43 +158,46 @@ class Booking:
         self._places[job.id] = accepted
         return Answer(place=KeptPlace(self, accepted))
 
-    async def _measured(self, admitting: Coroutine[Any, Any, Answer | None]) -> Answer | None:
-        if self._meter.is_default:
-            return await admitting  # it has its figure at hand: no need for a task and a clock
-        return await within(ANSWER_WITHIN, admitting)
-
-    async def _admit(self, job: JobInfo) -> Answer | None:
+    async def _refusal(self, job: JobInfo) -> Answer | None:
         """Take a place for *job*, or return why there is none."""
+        if self._meter.is_default:
+            return self._admit(job, self._meter.last)  # at hand: no task, no clock, no turns
+        try:
+            # The user's load_fnc may be within its time for each offer and still be
+            # too slow for many at once: they are measured one after the other.
+            return await within(ANSWER_WITHIN, self._admit_measured(job))
+        except asyncio.TimeoutError:
+            logger.warning("job %s is not admitted: too many are offered at once", job.id)
+            return Answer(reason="load", detail=f"not measured within {ANSWER_WITHIN:g} s")
+        except asyncio.CancelledError:
+            if self._places.get(job.id) is job:
+                self.release(job)
+            raise
+
+    async def _admit_measured(self, job: JobInfo) -> Answer | None:
         async with self._one_at_a_time:
-            if job.id in self._places:
-                return Answer(reason="rejected", detail=f"job {job.id} is here already")
-            load = await self._meter.measure()
-            refusal = refuse(self._standing_with(load))
-            if refusal is not None:
-                logger.info("job %s is not admitted: %s %s", job.id, refusal.reason, refusal.detail)
-                return Answer(reason=refusal.reason, detail=refusal.detail)
-            self._places[job.id] = job
-            self._promised.add(job.id)
-            self._no_promises.clear()
-            self._admitted_at[job.id] = clock.monotonic()
-            return None
+            return self._admit(job, await self._meter.measure())
+
+    def _admit(self, job: JobInfo, load: float | None) -> Answer | None:
+        """Take a place for *job* at this load, or return why there is none."""
+        if job.id in self._places:
+            return Answer(reason="rejected", detail=f"job {job.id} is here already")
+        refusal = refuse(self._standing_with(load))
+        if refusal is not None:
+            logger.info("job %s is not admitted: %s %s", job.id, refusal.reason, refusal.detail)
+            return Answer(reason=refusal.reason, detail=refusal.detail)
+        self._places[job.id] = job
+        self._promised.add(job.id)
+        self._no_promises.clear()
+        self._admitted_at[job.id] = clock.monotonic()
+        return None
 
     def _standing_with(self, load: float | None) -> Standing:
-        now = clock.monotonic()
         unseen = 0
-        if self._meter.is_default:
+        if self._meter.is_default and self._admitted_at:
+            now = clock.monotonic()
             unseen = sum(now - at < _UNSEEN_SECONDS for at in self._admitted_at.values())
-        base = self._standing()
-        return Standing(
-            draining=base.draining,
-            ready=base.ready,
-            load=load,
-            load_threshold=base.load_threshold,
-            unseen_jobs=unseen,
-            active_jobs=len(self._places),
-            max_jobs=base.max_jobs,
-            cpus=base.cpus,
-        )
+        return self._standing(load=load, unseen_jobs=unseen, active_jobs=len(self._places))
 
     def refusal_now(self) -> str | None:
         """Return why a job offered now would not be admitted, by the last figures."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -75,7 +75,7 @@ def _participant(person: object) -> Participant:
 
 def _id(job_id: object) -> str:
     if job_id is None:
-        return f"J-{uuid.uuid4().hex[:12]}"
+        return f"J-{os.urandom(6).hex()}"
     if not isinstance(job_id, str) or not job_id:
         raise OptionError("job_id", job_id, "text, or None for an id that is made up")
     return check_text("job_id", job_id)

@@ -136,6 +136,8 @@ class LoadMeter:
 
     def __init__(self, load_fnc: Hook | None = None, server: object = None) -> None:
         self._cpu = CpuLoad(quota=cgroup_cpu_quota()) if load_fnc is None else None
+        # CPUs that the default load is a share of. Counting them reads files.
+        self.cpus = cpu_count()
         self._load_fnc = load_fnc
         self._arguments = (server,) if load_fnc is not None and takes_server(load_fnc) else ()
         self._is_async = _is_async(load_fnc)
@@ -153,11 +155,6 @@ class LoadMeter:
     def is_default(self) -> bool:
         """True if the load is that of the CPU, which lags behind the jobs just admitted."""
         return self._cpu is not None
-
-    @property
-    def cpus(self) -> int:
-        """CPUs that the default load is a share of."""
-        return cpu_count()
 
     @property
     def last(self) -> float:

@@ -22,7 +22,6 @@ from supervisor.admission import Standing
 from supervisor.applied import check_size, child_settings
 from supervisor.booking import Booking
 from supervisor.child.boot import Hooks
-from supervisor.cpus import cpu_count
 from supervisor.dispatch.base import Answer, Dispatcher, Host
 from supervisor.dispatch.choice import make_dispatchers
 from supervisor.drain import Drain
@@ -318,15 +317,17 @@ class Serving:
                 return f"not connected: {type(dispatcher).__name__}"
         return self.booking.refusal_now()
 
-    def _standing(self) -> Standing:
+    def _standing(self, *, load: float | None, unseen_jobs: int, active_jobs: int) -> Standing:
         options = settled(self._server.options)
         return Standing(
             draining=self.drain.begun,
             ready=self.workers.last_failure is None or self.workers.census.idle > 0,
-            load=None,
+            load=load,
             load_threshold=options.load_threshold,
+            unseen_jobs=unseen_jobs,
+            active_jobs=active_jobs,
             max_jobs=options.max_jobs,
-            cpus=cpu_count(),
+            cpus=self.meter.cpus,
         )
 
 

@@ -433,7 +433,8 @@ class Worker:
             return None
         moment = moment_of(written)
         # Nonsense was written by the job, which had begun to do it.
-        return moment if moment is not None and moment >= job.handed_at else job.handed_at
+        true = moment is not None and job.handed_at <= moment <= clock.monotonic()
+        return moment if true else job.handed_at
 
     def _begun(self, job: JobRecord, moment: float) -> None:
         job.started_at = moment

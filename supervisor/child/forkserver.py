@@ -49,10 +49,11 @@ from ipc.messages import (
     ToForkServer,
 )
 from supervisor.child import isolate, logs
+from supervisor.child.answer import error_text
 from supervisor.child.boot import Boot, Ends, Hooks
 from supervisor.child.context import JobProcess
 from supervisor.child.practice import practise
-from supervisor.child.worker import Worker, error_text, report_failure, say_hello
+from supervisor.child.worker import Worker, report_failure, say_hello
 
 # How long the last sweep may take. A process in an uninterruptible wait (a dead
 # network file system) cannot be reaped; nothing waits for it longer than this.

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar, Union
 
 from ipc.messages import Stop
 from supervisor.child.boot import Settings
@@ -30,6 +30,8 @@ from supervisor.errors import JobCancelled
 from supervisor.options import Hook
 
 logger = logging.getLogger("greenroom.job")
+
+T = TypeVar("T")
 
 # Beyond the time that closing may take, for a plain callback that never returns:
 # nothing inside this process could stop it, so the process ends.
@@ -99,16 +101,29 @@ class _Abandoned(Exception):
     """The entrypoint ignored its cancellation; the session is closed over it."""
 
 
-async def _caught(awaitable: Awaitable[Any]) -> tuple[Any, SystemExit | None]:
-    """Await; return a SystemExit instead of raising it.
+# What ends a loop when a task raises it, instead of only the task.
+_Fatal = Union[SystemExit, KeyboardInterrupt]
+
+
+async def _caught(awaitable: Awaitable[Any]) -> tuple[Any, _Fatal | None]:
+    """Await; return a SystemExit or a KeyboardInterrupt instead of raising it.
 
     Raised in a task it would end the loop under everything else that runs there,
     and once more when the loop is used again to close the session.
     """
     try:
         return await awaitable, None
-    except SystemExit as exc:
+    except (SystemExit, KeyboardInterrupt) as exc:
         return None, exc
+
+
+async def _first(task: asyncio.Task[T], abandoned: asyncio.Future[None]) -> T:
+    """Return what *task* returns; raise _Abandoned if it was given up before."""
+    ways_out: set[asyncio.Future[Any]] = {task, abandoned}
+    await asyncio.wait(ways_out, return_when=asyncio.FIRST_COMPLETED)
+    if not task.done():
+        raise _Abandoned
+    return task.result()
 
 
 class JobRunner:
@@ -202,12 +217,12 @@ class JobRunner:
         self._stop.register(None)
         if not inspect.isawaitable(value):
             return value
-        value, exiting = self.run_on_loop(self._live(context, value))
+        value, exiting = self._run_coroutine(context, value)
         if exiting is not None:
             raise exiting
         return value
 
-    def run_on_loop(self, awaitable: Awaitable[Any]) -> Any:
+    def run_on_loop(self, awaitable: Awaitable[T]) -> T:
         """Run *awaitable* on the worker's loop, watched for lag."""
         self.live_loop = self._loop
         self._control.watch_loop(self._loop)
@@ -227,10 +242,11 @@ class JobRunner:
 
         self._control.set_alarm(grace, interrupt)
 
-    async def _live(
+    def _run_coroutine(
         self, context: JobContext, awaitable: Awaitable[Any]
-    ) -> tuple[Any, SystemExit | None]:
+    ) -> tuple[Any, _Fatal | None]:
         loop = self._loop
+        # First of all, so that its first step is the first that the loop takes.
         task = loop.create_task(_caught(awaitable))
         abandoned: asyncio.Future[None] = loop.create_future()
 
@@ -255,11 +271,7 @@ class JobRunner:
         if context.shutdown_reason is not None:
             shutdown()
         self._stop.register(stop)
-        ways_out: set[asyncio.Future[Any]] = {task, abandoned}
-        await asyncio.wait(ways_out, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise _Abandoned
-        return task.result()
+        return self.run_on_loop(_first(task, abandoned))
 
     # ── closing ──────────────────────────────────────────────────────────────
 

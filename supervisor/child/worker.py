@@ -35,12 +35,10 @@ from ipc import fds
 from ipc.channel import BlockingChannel
 from ipc.errors import ChannelBroken, IpcError
 from ipc.frames import Need, encode_frame
-from ipc.mark import set_mark
+from ipc.mark import Mark
 from ipc.messages import (
     Decoder,
     DrainBegan,
-    ErrorText,
-    Finished,
     Hello,
     Ping,
     Pong,
@@ -50,11 +48,10 @@ from ipc.messages import (
     Started,
     Stop,
     ToWorker,
-    cut,
     encode,
 )
-from supervisor import travel
 from supervisor.child import context as contexts, isolate, logs
+from supervisor.child.answer import answer, error_text
 from supervisor.child.boot import Ends, Hooks, Settings
 from supervisor.child.calls import run_initializer
 from supervisor.child.context import JobContext, JobProcess
@@ -130,7 +127,7 @@ class Worker:
             stop=self._stop,
             settings=settings,
         )
-        self._mark = ends.mark
+        self._mark = Mark(ends.mark)
         self._began_at = 0.0
         self._title_shown = False
         # The job that runs; None once it is over. Under the lock, so that nobody
@@ -252,7 +249,14 @@ class Worker:
         with self._telling:
             self._job_id = None
         after = self._used = _usage()
-        finished, descriptors = self._finished(job, ending, (after[0] - before[0], after[1]))
+        finished, descriptors = answer(
+            job,
+            ending,
+            began_at=self._began_at,
+            cpu_seconds=after[0] - before[0],
+            max_rss_bytes=after[1],
+            max_payload_bytes=self._settings.max_payload_bytes,
+        )
         # Dropped before the caller hears of the end: what the job held is closed.
         del ending
         self._context = None
@@ -284,11 +288,7 @@ class Worker:
         """Put it on record that the job begins: from here on it is never handed over again."""
         self._job_id = job
         self._began_at = time.monotonic()
-        try:
-            set_mark(self._mark, self._began_at)
-        except OSError:
-            # Under a limit on file sizes. A message does as well, only not as fast.
-            self._tell_begun()
+        self._mark.set(self._began_at)
 
     def _tell_begun(self) -> None:
         """Tell the supervisor, and everybody who looks at ``ps``, if the job is not over.
@@ -365,49 +365,6 @@ class Worker:
         context = self._context
         return {} if context is None else context.log_context_fields
 
-    # ── the result ───────────────────────────────────────────────────────────
-
-    def _finished(self, job: RunJob, ending: Ending, usage: _Usage) -> tuple[Finished, list[int]]:
-        error = None if ending.error is None else error_text(ending.error)
-        status = ending.status
-        payload: bytes | None = None
-        try:
-            payload = _pack_result(job, ending)
-            limit = self._settings.max_payload_bytes
-            if payload is not None and len(payload) > limit:
-                raise ValueError(
-                    f"the result has {len(payload)} bytes, the limit is {limit}; "
-                    "raise max_payload_mb, or hand over a file name instead"
-                )
-        except BaseException as exc:  # noqa: BLE001 - pickling runs the user's code
-            if status == "succeeded":
-                status, error = "failed", error_text(exc)
-                payload = _pack_error(exc, job.data_only)
-            else:
-                payload = None  # the text of the error travels all the same
-        descriptors: list[int] = []
-        if payload is not None and len(payload) > fds.INLINE_BYTES:
-            try:
-                descriptors = [fds.write_memory(payload)]
-                payload = b""
-            except OSError as exc:  # the job left no descriptor or no memory
-                payload = None
-                if status == "succeeded":
-                    status, error = "failed", error_text(exc)
-                    payload = _pack_error(exc, job.data_only)
-        finished = Finished(
-            job.job,
-            status,
-            cut(ending.reason, 1024),
-            payload,
-            error,
-            self._began_at,
-            ending.entered_at,
-            usage[0],
-            usage[1],
-        )
-        return finished, descriptors
-
     def _send(self, message: Any, descriptors: list[int] | None = None) -> None:
         try:
             self._channel.send(message, descriptors or ())
@@ -436,43 +393,6 @@ def _usage() -> _Usage:
     seconds = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
     unit = 1 if sys.platform == "darwin" else 1024
     return seconds, own.ru_maxrss * unit
-
-
-def _pack_result(job: RunJob, ending: Ending) -> bytes | None:
-    if ending.error is not None:
-        return _pack_error(ending.error, job.data_only)
-    if ending.status != "succeeded" or job.kind == "session":
-        return None
-    if job.data_only:
-        return _pack_data(ending.value)
-    return travel.pack(ending.value, "the result")
-
-
-def _pack_error(error: BaseException, data_only: bool) -> bytes | None:
-    if data_only:
-        return None
-    packed = travel.pack(error, f"the {type(error).__name__} it raised")
-    # Many exceptions pickle and cannot be rebuilt: __init__ takes more than args
-    # holds. Found out here, the caller still gets the text and the traceback.
-    pickle.loads(packed)
-    return packed
-
-
-def _pack_data(value: object) -> bytes:
-    try:
-        return msgspec.msgpack.encode(value)
-    except TypeError as exc:
-        raise TypeError(f"results='data' takes plain data only, the job returned: {exc}") from exc
-
-
-def error_text(error: BaseException) -> ErrorText:
-    """Return *error* as text that fits into a frame."""
-    try:
-        message = str(error)
-    except Exception as exc:  # noqa: BLE001 - a user's __str__ may raise anything
-        message = f"<its __str__ raised {type(exc).__name__}>"
-    told = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    return ErrorText(type(error).__name__, cut(message, 8192), cut(told))
 
 
 def _nothing() -> None:

@@ -308,6 +308,21 @@ def raise_needs_two() -> None:
     raise NeedsTwo("a", "b")
 
 
+class RaisesWhilePickled:
+    def __reduce__(self) -> Any:
+        raise NeedsTwo("while", "pickled")
+
+
+async def test_neither_the_result_nor_the_error_of_pickling_it_can_travel(
+    pool: ProcessPool,
+) -> None:
+    handle = pool.submit(RaisesWhilePickled)
+    outcome = await soon(handle.wait())
+    assert outcome.status is JobStatus.FAILED
+    assert outcome.error is not None
+    assert (outcome.error.type, outcome.error.message) == ("NeedsTwo", "while")
+
+
 async def test_an_exception_that_cannot_be_rebuilt_still_tells_what_it_was(
     pool: ProcessPool,
 ) -> None:

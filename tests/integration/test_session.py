@@ -255,6 +255,27 @@ async def test_sys_exit_ends_the_job_and_its_callbacks_run(
 
 
 @plain_and_async
+async def test_a_keyboard_interrupt_is_an_exception_like_others_and_callbacks_run(
+    reports: Reports, is_async: bool
+) -> None:
+    say = reports.say
+
+    def body(ctx: JobContext) -> None:
+        ctx.add_shutdown_callback(lambda: say("callback"))
+        raise KeyboardInterrupt
+
+    async def on_session_end(ctx: JobContext) -> None:
+        say("session end")
+
+    async with serving(plainly_or_not(body, is_async), on_session_end=on_session_end) as server:
+        outcome = await run_job(server)
+    assert outcome.status is JobStatus.FAILED
+    assert outcome.error is not None
+    assert outcome.error.type == "KeyboardInterrupt"
+    assert len(reports.of("callback")) == len(reports.of("session end")) == 1
+
+
+@plain_and_async
 async def test_an_entrypoint_that_raises_has_failed_with_its_traceback(
     reports: Reports, is_async: bool
 ) -> None:
