@@ -64,11 +64,10 @@ def detail(taken: Rounds, p50s: dict[str, list[float]]) -> list[list[str]]:
     lines = [["", "median (rounds)", "p99", "worst", "n", "ours is faster by"]]
     for name, rounds in taken.items():
         pooled = Summary.of([each for part in rounds for each in part])
-        spread = Spread.of(p50s[name])
         lines.append(
             [
                 REGISTRY[name].label,
-                f"{millis(spread.median)} ({spread.low * 1e3:.2f}–{spread.high * 1e3:.2f})",
+                Spread.of(p50s[name]).text(1e3, digits=2, unit=" ms"),
                 millis(pooled.p99),
                 millis(pooled.worst),
                 str(pooled.n),

@@ -91,11 +91,10 @@ def detail(rates: Rates) -> list[list[str]]:
     """Return a line for each contestant, head first."""
     lines = [["", "jobs/s (rounds)", "ours is"]]
     for name, each in rates.items():
-        spread = Spread.of(each)
         lines.append(
             [
                 REGISTRY[name].label,
-                f"{spread.median:.0f} ({spread.low:.0f}–{spread.high:.0f})",
+                Spread.of(each).text(),
                 f"{Spread.of(ratios(rates['ours'], each)).median:.2f} ×",
             ]
         )

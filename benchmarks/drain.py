@@ -46,7 +46,7 @@ def run(effort: Effort) -> Result:
             ["", "over the grace (rounds)"],
             [
                 "AgentServer",
-                f"{spread.median * 1e3:.0f} ms ({spread.low * 1e3:.0f}–{spread.high * 1e3:.0f})",
+                spread.text(1e3, unit=" ms"),
             ],
         ],
         samples={"over": over},

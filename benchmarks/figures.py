@@ -52,6 +52,13 @@ class Spread:
         """Return the spread of *rounds*, which must not be empty."""
         return cls(statistics.median(rounds), min(rounds), max(rounds))
 
+    def text(self, scale: float = 1.0, *, digits: int = 0, unit: str = "") -> str:
+        """Return the median with its *unit*, and the extremes behind it, each times *scale*."""
+        median, low, high = (
+            f"{figure * scale:.{digits}f}" for figure in (self.median, self.low, self.high)
+        )
+        return f"{median}{unit} ({low}–{high})"
+
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
     """Return ours / theirs round by round; rounds that only one of them has are left out."""

@@ -136,11 +136,10 @@ def detail(taken: Rounds, p50s: Mapping[str, Sequence[float]]) -> list[list[str]
     lines = [["", "p50 (rounds)", "p90", "p99", "worst", "n", "× floor"]]
     for name, rounds in taken.items():
         pooled = Summary.of([each for part in rounds for each in part])
-        spread = Spread.of(p50s[name])
         lines.append(
             [
                 LABELS.get(name) or REGISTRY[name].label,
-                f"{micros(spread.median)} ({spread.low * 1e6:.0f}–{spread.high * 1e6:.0f})",
+                Spread.of(p50s[name]).text(1e6, unit=" µs"),
                 *map(micros, (pooled.p90, pooled.p99, pooled.worst)),
                 str(pooled.n),
                 f"{Spread.of(ratios(p50s[name], p50s['floor'])).median:.2f}",

@@ -75,11 +75,10 @@ def detail(own: Rounds, whole: Rounds) -> list[list[str]]:
     """Return a line for each contestant, head first."""
     lines = [["", "% of one core (rounds)", "whole tree %"]]
     for name, rounds in own.items():
-        spread = Spread.of(rounds)
         lines.append(
             [
                 REGISTRY[name].label,
-                f"{spread.median:.3f} ({spread.low:.3f}–{spread.high:.3f})",
+                Spread.of(rounds).text(digits=3),
                 f"{Spread.of(whole[name]).median:.3f}",
             ]
         )

@@ -78,11 +78,10 @@ def detail(taken: dict[str, list[float]], medians: dict[str, float]) -> list[lis
     """Return a line for each statement, head first."""
     lines = [["", "ms (starts)", "over asyncio"]]
     for each, figures in taken.items():
-        spread = Spread.of(figures)
         lines.append(
             [
                 each,
-                f"{spread.median * 1e3:.0f} ({spread.low * 1e3:.0f}–{spread.high * 1e3:.0f})",
+                Spread.of(figures).text(1e3),
                 f"{(medians[each] - medians[BARE]) * 1e3:+.0f} ms",
             ]
         )

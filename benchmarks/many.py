@@ -71,11 +71,10 @@ def detail(taken: Rounds, p50s: dict[str, list[float]]) -> list[list[str]]:
     lines = [["", "p50 (rounds)", "p99", "n", f"× {LABELS['few']}"]]
     for name, rounds in taken.items():
         pooled = Summary.of([each for part in rounds for each in part])
-        spread = Spread.of(p50s[name])
         lines.append(
             [
                 LABELS[name],
-                f"{micros(spread.median)} ({spread.low * 1e6:.0f}–{spread.high * 1e6:.0f})",
+                Spread.of(p50s[name]).text(1e6, unit=" µs"),
                 micros(pooled.p99),
                 str(pooled.n),
                 f"{Spread.of(ratios(p50s[name], p50s['few'])).median:.2f}",

@@ -67,11 +67,10 @@ def detail(taken: Rounds) -> list[list[str]]:
     """Return a line for each contestant, head first."""
     lines = [["", "MB per worker (rounds)", "× ours"]]
     for name, rounds in taken.items():
-        spread = Spread.of(rounds)
         lines.append(
             [
                 REGISTRY[name].label,
-                f"{spread.median:.2f} ({spread.low:.2f}–{spread.high:.2f})",
+                Spread.of(rounds).text(digits=2),
                 f"{Spread.of(ratios(rounds, taken['ours'])).median:.1f}",
             ]
         )

@@ -16,6 +16,7 @@ import psutil
 
 from benchmarks.figures import Summary
 from benchmarks.results import machine_line
+from benchmarks.watch import Watch
 from supervisor import ProcessPool
 
 IDLE = 4
@@ -32,26 +33,19 @@ class Recovery:
 
     def __init__(self, pool: ProcessPool) -> None:
         self._pool = pool
-        self._changed = asyncio.Event()
-        for event in ("worker_warm", "worker_exited"):
-            pool.on(event, lambda _: self._changed.set())
+        self._watch = Watch(pool)
 
     def _children(self, title: str) -> list[int]:
         children = psutil.Process().children(recursive=True)
         return [child.pid for child in children if title in " ".join(child.cmdline())]
 
-    async def _until_idle(self) -> None:
-        while (stats := self._pool.stats()).idle != IDLE or stats.alive != IDLE:
-            self._changed.clear()
-            await self._changed.wait()
-
     async def idle_workers(self) -> float:
         """Kill all idle workers; return seconds until as many are idle again."""
-        await self._until_idle()
+        await self._watch.until_idle(IDLE)
         pids = self._children("greenroom: idle")
         assert len(pids) == IDLE, pids
         began = await self._kill(pids)
-        await self._until_idle()
+        await self._watch.until_idle(IDLE)
         return time.monotonic() - began
 
     async def _kill(self, pids: list[int]) -> float:
@@ -64,14 +58,12 @@ class Recovery:
         began = time.monotonic()
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        while self._pool.stats().total_reaped < exited:
-            self._changed.clear()
-            await self._changed.wait()
+        await self._watch.until(lambda now: now.total_reaped >= exited)
         return began
 
     async def fork_server(self) -> float:
         """Kill the fork server and all workers; return seconds until the next job has begun."""
-        await self._until_idle()
+        await self._watch.until_idle(IDLE)
         pids = self._children("greenroom: fork server") + self._children("greenroom: idle")
         assert len(pids) == IDLE + 1, pids
         began = await self._kill(pids)

@@ -28,6 +28,7 @@ from typing import Any
 import psutil
 
 from benchmarks.results import machine_line
+from benchmarks.watch import Watch
 from supervisor import ProcessPool, memory
 
 IDLE = 4
@@ -120,9 +121,7 @@ class Runner:
 
     def __init__(self, pool: ProcessPool) -> None:
         self._pool = pool
-        self._changed = asyncio.Event()
-        for event in ("worker_warm", "worker_exited"):
-            pool.on(event, lambda _: self._changed.set())
+        self._watch = Watch(pool)
         self._fork_server = psutil.Process(_fork_server_pid())
 
     async def run(self, soak: Soak, jobs: int, every: int) -> None:
@@ -132,7 +131,7 @@ class Runner:
             started = time.perf_counter()
             taken = await self._jobs(every)
             seconds = time.perf_counter() - started
-            await self._workers_are_back()
+            await self._watch.until_idle(IDLE)
             look = self._look(done, time.perf_counter() - began, every / seconds, taken)
             soak.looks.append(look)
             print(
@@ -158,11 +157,6 @@ class Runner:
 
         await asyncio.gather(*(one_after_the_other() for _ in range(IN_FLIGHT)))
         return taken
-
-    async def _workers_are_back(self) -> None:
-        while (now := self._pool.stats()).idle != IDLE or now.alive != IDLE:
-            self._changed.clear()
-            await asyncio.wait_for(self._changed.wait(), 30)
 
     def _look(
         self, done: int, seconds: float, per_second: float, taken: list[tuple[float, float]]

@@ -14,6 +14,7 @@ Exits with 1, and says why, if anything is not as promised.
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import json
 import os
@@ -341,6 +342,12 @@ def workers(server: Running) -> dict[str, int]:
     return counts
 
 
+def has_begun(server: Running, job_id: str) -> bool:
+    """Say whether a worker has the job."""
+    status: str = server.client.job(job_id)["status"]
+    return status != "pending"
+
+
 def start_long_jobs(server: Running) -> list[str]:
     """Submit the long questions and wait until each runs. Return the jobs' ids.
 
@@ -350,11 +357,8 @@ def start_long_jobs(server: Running) -> list[str]:
     wait_until(lambda: workers(server)["idle"] >= many, READY_TIMEOUT, "refilling the pool")
     ids = [server.client.submit("reading-room", question) for question in LONG_QUESTIONS]
     for job_id in ids:
-        wait_until(
-            lambda job_id=job_id: server.client.job(job_id)["status"] != "pending",  # type: ignore[misc]
-            JOB_TIMEOUT,
-            f"starting job {job_id}",
-        )
+        begun = functools.partial(has_begun, server, job_id)
+        wait_until(begun, JOB_TIMEOUT, f"starting job {job_id}")
     return ids
 
 

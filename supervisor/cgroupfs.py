@@ -119,7 +119,7 @@ def _is_marked(directory: Path) -> bool:
         try:
             if os.getxattr(directory, name) == b"1":
                 return True
-        except OSError:
+        except OSError:  # it has no such mark
             continue
     return False
 
@@ -169,7 +169,7 @@ def _v1_quota(directory: Path) -> float | None:
     try:
         quota = int((directory / "cpu.cfs_quota_us").read_text(encoding="ascii"))
         period = int((directory / "cpu.cfs_period_us").read_text(encoding="ascii"))
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # as above
         return None
     return quota / period if quota > 0 else None
 
@@ -191,7 +191,7 @@ def cpu_seconds(quota: Quota, proc: Path = _PROC) -> float | None:
     try:
         text = (accounts.top / below / "cpuacct.usage").read_text(encoding="ascii")
         return int(text) / 1e9
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # another controller's tree does not go so deep
         return None
 
 
@@ -199,5 +199,5 @@ def _below_its_top(directory: Path, proc: Path) -> Path | None:
     place = own_place("cpu", proc)
     try:
         return None if place is None else directory.relative_to(place.top)
-    except ValueError:
+    except ValueError:  # v2's directory, beside a controller of v1
         return None

@@ -75,7 +75,7 @@ class Drained(Protocol):
     """What is drained. Every call on the loop."""
 
     def begin(self, remaining: float | None) -> None:
-        """Take no more jobs; tell those that run."""
+        """Take no more jobs; tell those that run that *remaining* seconds are left, None: for ever."""
         ...
 
     def stop(self, grace: float) -> None:
@@ -139,7 +139,7 @@ class Drain:
         return self._exit_status
 
     def request(self, timeout: float | None) -> None:
-        """Begin, with a deadline of its own. Nothing if it has begun."""
+        """Begin, with *timeout* seconds until the deadline, None for none. Nothing if it has begun."""
         self._timeout = lambda: timeout
         self._take(Cause.REQUEST)
 

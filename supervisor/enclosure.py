@@ -142,7 +142,7 @@ class Enclosure:
             aside = ours / "supervisor"  # it stays: we are in there to our end
             aside.mkdir(exist_ok=True)
             for pid in inside:
-                with contextlib.suppress(ProcessLookupError):
+                with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
                     _write(aside / "cgroup.procs", str(pid))
             _write(ours / "cgroup.subtree_control", order)
 
@@ -187,7 +187,7 @@ class Enclosure:
             return False
         try:
             text = (self.path / str(worker) / "memory.events").read_text(encoding="ascii")
-        except OSError:
+        except OSError:  # its group is gone
             return False
         counts = dict(line.split() for line in text.splitlines())
         return int(counts.get("oom_kill", 0)) > 0
@@ -216,7 +216,7 @@ class Enclosure:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):  # removed already
             _write(self.path / "cgroup.kill", "1")
         for _ in range(100):  # five seconds: a process in an uninterruptible wait stays longer
             if _removed_with_all_below(self.path):
@@ -234,6 +234,7 @@ def remove_abandoned(ours: Path) -> None:
     for path in ours.glob("greenroom-*-*"):
         pid = path.name.split("-")[1]
         if pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+            # Another user's, or removed by somebody who looks now as well (ENOENT, ENODEV).
             with contextlib.suppress(OSError):
                 _write(path / "cgroup.kill", "1")
             _removed_with_all_below(path)

@@ -108,7 +108,17 @@ class TooManyRestarts(SupervisorError, BrokenExecutor):
     """Restarting does not help any more; the text says what kept failing."""
 
 
-class WorkerLost(SupervisorError, BrokenProcessPool):
+class _WorkerEnded(SupervisorError, BrokenProcessPool):
+    """The job's process came to its end, and the job with it."""
+
+    def __init__(self, pid: int | None, exit: Exit | None, reason: str = "") -> None:
+        self.pid = pid
+        self.exit = exit
+        self.reason = reason
+        super().__init__(pid, exit, reason)
+
+
+class WorkerLost(_WorkerEnded):
     """The worker ended while it ran the job, which may have run in part.
 
     Args:
@@ -117,17 +127,11 @@ class WorkerLost(SupervisorError, BrokenProcessPool):
         reason: what is known about why.
     """
 
-    def __init__(self, pid: int | None, exit: Exit | None, reason: str = "") -> None:
-        self.pid = pid
-        self.exit = exit
-        self.reason = reason
-        super().__init__(pid, exit, reason)
-
     def __str__(self) -> str:
         return _ending(f"worker {self.pid} ended while it ran the job", self.exit, self.reason)
 
 
-class JobKilled(SupervisorError, BrokenProcessPool):
+class JobKilled(_WorkerEnded):
     """The job's process was killed with SIGKILL.
 
     Args:
@@ -136,12 +140,6 @@ class JobKilled(SupervisorError, BrokenProcessPool):
         reason: ``"memory"``, ``"silent"``, ``"grace"`` and so on; empty when
             somebody else sent the signal.
     """
-
-    def __init__(self, pid: int | None, exit: Exit | None, reason: str = "") -> None:
-        self.pid = pid
-        self.exit = exit
-        self.reason = reason
-        super().__init__(pid, exit, reason)
 
     def __str__(self) -> str:
         return _ending(f"the job in worker {self.pid} was killed", self.exit, self.reason)

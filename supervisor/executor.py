@@ -13,18 +13,13 @@ from typing import Any, Final, ParamSpec, TypeVar, overload
 
 from supervisor import clock, travel
 from supervisor.applied import MB, blueprint_of, check_size
+from supervisor.checks import check_choice, check_int
+from supervisor.cpus import cpu_count
 from supervisor.errors import OptionError, PoolClosed
 from supervisor.futures import FutureHandle, JobFuture, without_frames
 from supervisor.loopthread import LoopThread, is_exiting
 from supervisor.mapping import ordered_map
-from supervisor.options import (
-    DefaultCount,
-    PoolOptions,
-    check_choice,
-    check_int,
-    cpu_count,
-    default_idle,
-)
+from supervisor.options import DefaultCount, PoolOptions, default_idle
 from supervisor.processes import WorkerProcess, as_processes
 from supervisor.record import JobRecord
 from supervisor.results import DATA, PICKLE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import logging
 import math
@@ -175,7 +174,11 @@ class ForkServer:
     # ── asking ───────────────────────────────────────────────────────────────
 
     def launch(self, worker: int, ends: SideOfChild) -> None:
-        """Have *worker* forked. Its ends are closed here: the message carries them."""
+        """Have *worker* forked. Its ends are closed here: the message carries them.
+
+        Raises:
+            OSError: EPIPE, the fork server is gone.
+        """
         try:
             assert self._channel is not None, "launch before start"
             self._channel.send(Fork(worker), ends.descriptors)
@@ -307,8 +310,7 @@ class ForkServer:
         # Nobody will ask any more; an unread exception would be reported as lost.
         for future in (self._hello, self._ready):
             if future.done() and not future.cancelled():
-                with contextlib.suppress(asyncio.CancelledError):
-                    future.exception()
+                future.exception()
 
 
 async def _finish(launch: Coroutine[None, None, None]) -> asyncio.CancelledError | None:

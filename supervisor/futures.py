@@ -22,7 +22,6 @@ import logging
 import queue
 import threading
 import traceback
-from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError, process
 from typing import Any, Protocol, TypeVar
 
@@ -136,7 +135,7 @@ class JobFuture(Future[T]):
             del self
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return what :meth:`result` would raise, or None. Waits like it."""
+        """Return what :meth:`result` would raise, or None. Waits as long, *timeout* in seconds."""
         super().exception(timeout)
         self._open()
         return super().exception()
@@ -191,7 +190,7 @@ class JobFuture(Future[T]):
 
     def _invoke_callbacks(self) -> None:
         owner = self._owner
-        callbacks: list[object] = self._done_callbacks  # type: ignore[attr-defined]
+        callbacks: list[object] = self._done_callbacks  # type: ignore[attr-defined]  # private too
         if callbacks and not (owner is not None and owner.deliver(self)):
             self.run_callbacks()
 
@@ -251,8 +250,7 @@ def without_frames(error: Exception) -> Exception:
 def _standard_cause(cause: RemoteTraceback) -> Exception:
     # The class by which programs, and the standard library's own tests, recognise
     # an exception that was raised elsewhere.
-    make: Callable[[str], Exception] = process._RemoteTraceback  # type: ignore[assignment]
-    return make(str(cause))
+    return process._RemoteTraceback(str(cause))  # type: ignore[arg-type]  # typeshed errs: it is text
 
 
 class FutureHandle(JobHandle[Any]):

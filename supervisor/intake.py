@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import msgspec
 
+from supervisor.checks import check_text
 from supervisor.errors import OptionError
 from supervisor.job import JobInfo, Participant, Room, ServerType
-from supervisor.options import check_text
 
 
 @dataclass(frozen=True)

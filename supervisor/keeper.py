@@ -22,7 +22,7 @@ class Keeper(Protocol[W]):
         ...
 
     def clock_seconds(self, worker: W, name: str) -> float | None:
-        """Return how long the clock of that name runs for this worker; None: for ever."""
+        """Return how many seconds the clock of that name runs for this worker; None: for ever."""
         ...
 
     def send_kill(self, worker: W) -> None:
@@ -38,7 +38,7 @@ class Keeper(Protocol[W]):
         ...
 
     def warmed(self, worker: W, seconds: float) -> None:
-        """``setup_fnc`` took so long."""
+        """``setup_fnc`` took so many seconds."""
         ...
 
     def failed(self, worker: W, what: str, traceback: str) -> None:

@@ -219,12 +219,14 @@ class FreshProcess:
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal to the process alone. Only before :meth:`reap`."""
+        # PermissionError: it became another user, and is out of reach.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(self.pid, number)
 
     def kill_group(self) -> None:
         """Send SIGKILL to the process and its group. Only before :meth:`reap`."""
         for send in (os.kill, os.killpg):
+            # ProcessLookupError: it leads no group yet. PermissionError: it became another user.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 send(self.pid, signal.SIGKILL)
 
@@ -248,6 +250,7 @@ class FreshProcess:
 
 def kill_by_pidfd(pidfd: int) -> None:
     """Send SIGKILL to a process and to the group that it leads; a reused pid is never hit."""
+    # It has ended, or became another user and is out of reach.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     try:
@@ -287,7 +290,7 @@ def watch_exit(
         return stop
 
     def wait() -> None:
-        with contextlib.suppress(ChildProcessError):
+        with contextlib.suppress(ChildProcessError):  # reaped already: it has ended all the same
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
             loop.call_soon_threadsafe(on_exit)
@@ -302,7 +305,7 @@ def open_pidfd(pid: int) -> int | None:
         return None
     try:
         return os.pidfd_open(pid)
-    except OSError:
+    except OSError:  # no descriptor left, or a sandbox that forbids the call
         return None
 
 

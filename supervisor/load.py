@@ -26,8 +26,9 @@ from typing import Final
 
 from supervisor.clock import monotonic
 from supervisor.cpuload import CpuLoad
+from supervisor.cpus import cgroup_cpu_quota, cpu_count
 from supervisor.errors import OptionError
-from supervisor.options import Hook, cgroup_cpu_quota, cpu_count
+from supervisor.options import Hook
 
 logger = logging.getLogger("greenroom.load")
 
@@ -157,7 +158,7 @@ class LoadMeter:
 
     @property
     def last(self) -> float:
-        """The last good value; 1.0 if there was none yet."""
+        """The last good value, 0.0 to 1.0; 1.0 if there was none yet."""
         return self._cpu.value if self._cpu is not None else self._last
 
     @property

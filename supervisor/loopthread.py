@@ -160,7 +160,7 @@ class LoopThread:
         while True:
             try:
                 command = self._inbox.popleft()
-            except IndexError:
+            except IndexError:  # it is empty
                 return
             if isinstance(command, JobRecord):
                 _future_end(command).fail(_another(self._broken))
@@ -334,4 +334,4 @@ os.register_at_fork(after_in_child=_running.clear)
 
 # Not atexit: Python joins its threads before that, and ours would never end. The
 # standard library's executors use the same hook for the same reason.
-threading._register_atexit(_finish_all)  # type: ignore[attr-defined]
+threading._register_atexit(_finish_all)  # type: ignore[attr-defined]  # private

@@ -304,7 +304,7 @@ class _Sampler:
         """Have the loop call *callback*; False if the loop is closed."""
         try:
             self._loop.call_soon_threadsafe(callback, *arguments)
-        except RuntimeError:
+        except RuntimeError:  # closed
             return False
         return True
 

@@ -9,7 +9,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from supervisor.announcer import Announcer
+from supervisor.events import Emitter
 from supervisor.job import JobOutcome
+from supervisor.record import JobRecord
+from supervisor.worker import Worker
 
 if TYPE_CHECKING:
     from supervisor.http import HealthServer, Observed
@@ -74,3 +78,28 @@ class Observers:
         http, self._http = self._http, None
         if http is not None:
             await http.close()
+
+
+class CountingAnnouncer(Announcer):
+    """Announces, counts for the metrics, and logs how each job ended."""
+
+    def __init__(self, emitter: Emitter, observers: Observers) -> None:
+        super().__init__(emitter)
+        self._observers = observers
+
+    def worker_warm(self, worker: Worker, seconds: float) -> None:
+        """A worker is warm."""
+        self._observers.warmed(seconds)
+        super().worker_warm(worker, seconds)
+
+    def job_ended(self, job: JobRecord, result: JobOutcome) -> None:
+        """A job has its outcome."""
+        self._observers.ended(result)
+        logger.info(
+            "job %s ended: %s%s",
+            job.id,
+            result.status.value,
+            f" ({result.error or result.reason})" if result.error or result.reason else "",
+            extra={"greenroom": {"job_id": job.id, "room": job.handle.info.room.name}},
+        )
+        super().job_ended(job, result)

@@ -20,14 +20,23 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar, Union
 
 from supervisor.address import checked_url
-from supervisor.cgroupfs import cpu_quota
+from supervisor.checks import (
+    LOG_LEVELS,
+    check_bool,
+    check_choice,
+    check_hook,
+    check_int,
+    check_log_level,
+    check_number,
+    check_text,
+)
+from supervisor.cpus import cpu_count
 from supervisor.errors import OptionError
 
 T = TypeVar("T")
 
 Hook = Callable[..., object]
 
-LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 START_METHODS: Final = ("forkserver", "spawn")
 
 # A worker that has not said hello by then never will: under fork it takes
@@ -103,9 +112,7 @@ class AgentServerPermissions:
             "can_update_metadata",
             "hidden",
         ):
-            value = getattr(self, name)
-            if not isinstance(value, bool):
-                raise OptionError(f"permissions.{name}", value, "True or False")
+            check_bool(f"permissions.{name}", getattr(self, name))
         sources = self.can_publish_sources
         if isinstance(sources, str) or not isinstance(sources, Iterable):
             raise OptionError("permissions.can_publish_sources", sources, "a list of source names")
@@ -116,96 +123,7 @@ class AgentServerPermissions:
         object.__setattr__(self, "can_publish_sources", names)
 
 
-# ── checks ───────────────────────────────────────────────────────────────────
-
-
-def check_number(
-    name: str, value: object, *, at_least: float = 0.0, above: float | None = None
-) -> None:
-    """Raise OptionError unless *value* is a number in range. Infinity is a number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise OptionError(name, value, "a number")
-    try:
-        number = float(value)
-    except OverflowError:
-        raise OptionError(name, value, "a number that a float can hold") from None
-    if math.isnan(number):
-        raise OptionError(name, value, "a number")
-    if above is not None and not value > above:
-        raise OptionError(name, value, f"a number above {above:g}")
-    if value < at_least:
-        raise OptionError(name, value, f"a number of at least {at_least:g}")
-
-
-def check_bool(name: str, value: object) -> None:
-    """Raise OptionError unless *value* is True or False."""
-    if not isinstance(value, bool):
-        raise OptionError(name, value, "True or False")
-
-
-def check_int(name: str, value: object, *, at_least: int = 0) -> None:
-    """Raise OptionError unless *value* is a whole number in range."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise OptionError(name, value, "a whole number")
-    if value < at_least:
-        raise OptionError(name, value, f"a whole number of at least {at_least}")
-
-
-def check_text(name: str, value: object) -> str:
-    """Return *value*, or raise OptionError unless it is text that can be sent as UTF-8."""
-    if not isinstance(value, str):
-        raise OptionError(name, value, "a string")
-    try:
-        value.encode()
-    except UnicodeEncodeError as exc:
-        raise OptionError(name, value, "a string without lone surrogates") from exc
-    return value
-
-
-def check_hook(name: str, value: object) -> None:
-    """Raise OptionError unless *value* can be called, or is None."""
-    if value is not None and not callable(value):
-        raise OptionError(name, value, "a function, or None")
-
-
-def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
-    """Raise OptionError unless *value* is one of *choices*."""
-    allowed = tuple(choices)
-    if value not in allowed:
-        raise OptionError(name, value, "one of " + ", ".join(allowed))
-
-
-def check_log_level(name: str, value: object) -> str:
-    """Return the level in upper case, or raise OptionError."""
-    if not isinstance(value, str) or value.upper() not in LOG_LEVELS:
-        raise OptionError(name, value, "one of " + ", ".join(LOG_LEVELS))
-    return value.upper()
-
-
-def _optional(check: Callable[..., object], name: str, value: object, **bounds: Any) -> None:
-    if value is not None:
-        check(name, value, **bounds)
-
-
 # ── defaults that depend on the machine ──────────────────────────────────────
-
-
-def cpu_count() -> int:
-    """Return the CPUs that this process may use: affinity and cgroup quota, at least 1."""
-    try:
-        usable = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS
-        usable = os.cpu_count() or 1
-    quota = cgroup_cpu_quota()
-    if quota is not None:
-        usable = min(usable, max(1, math.ceil(quota)))
-    return max(1, usable)
-
-
-def cgroup_cpu_quota() -> float | None:
-    """Return the CPUs that our cgroup and those above it grant, a fraction; None without a quota."""
-    quota = cpu_quota()
-    return None if quota is None else quota.cpus
 
 
 class DefaultCount(int):
@@ -220,6 +138,11 @@ def default_idle() -> DefaultCount:
 def default_start_method() -> str:
     """Return ``forkserver`` on Linux, ``spawn`` elsewhere."""
     return "forkserver" if os.uname().sysname == "Linux" else "spawn"
+
+
+def _optional(check: Callable[..., object], name: str, value: object, **bounds: Any) -> None:
+    if value is not None:
+        check(name, value, **bounds)
 
 
 # ── the options ──────────────────────────────────────────────────────────────
@@ -285,8 +208,7 @@ class PoolOptions:
             raise OptionError(
                 "multiprocessing_context", "forkserver", "'spawn': the fork server needs Linux"
             )
-        if not isinstance(self.capture_output, bool):
-            raise OptionError("capture_output", self.capture_output, "True or False")
+        check_bool("capture_output", self.capture_output)
         if isinstance(self.log_level, str):
             object.__setattr__(self, "log_level", check_log_level("log_level", self.log_level))
         elif self.log_level is not None and not isinstance(self.log_level, PerMode):

@@ -46,7 +46,7 @@ def exit_of(pidfd: int) -> Exit:
     _MASK.pack_into(info, 0, _WANT_EXIT)
     try:
         fcntl.ioctl(pidfd, _GET_INFO, info)
-    except OSError:
+    except OSError:  # a kernel without it
         return Exit()
     (mask,) = _MASK.unpack_from(info, 0)
     if not mask & _WANT_EXIT:

@@ -17,19 +17,13 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from supervisor import clock, travel
 from supervisor.applied import MB, blueprint_of, check_changeable, check_size
+from supervisor.checks import check_bool, check_choice, check_int, check_number, check_text
+from supervisor.cpus import cpu_count
 from supervisor.errors import OptionError, PoolClosed
 from supervisor.events import Callback, Emitter
 from supervisor.handle import JobHandle
 from supervisor.job import JobInfo
-from supervisor.options import (
-    PoolOptions,
-    check_bool,
-    check_choice,
-    check_int,
-    check_number,
-    check_text,
-    cpu_count,
-)
+from supervisor.options import PoolOptions
 from supervisor.outcome import Ask
 from supervisor.poolrun import PoolRun
 from supervisor.record import JobRecord
@@ -203,6 +197,10 @@ class ProcessPool:
             memory_limit_mb: PSS of the job's process tree at which it is killed;
                 ``job_memory_limit_mb`` unless given.
             job_id: its name in logs, titles and statistics; made up unless given.
+
+        Raises:
+            OptionError: a limit or the id is not what it should be.
+            TypeError: *function* cannot be called. And whatever :meth:`submit` raises.
         """
         workers = self._open_workers()
         if not callable(function):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
 from collections.abc import Callable
 
@@ -62,13 +63,11 @@ class PoolRun:
             raise
 
     def _routes(self) -> contextlib.AbstractContextManager[None]:
-        return route_signals(
-            self._loop,
-            {
-                number: lambda number=number: self.drain.signal(number)  # type: ignore[misc]
-                for number in (signal.SIGTERM, signal.SIGINT)
-            },
-        )
+        routes: dict[signal.Signals, Callable[[], None]] = {
+            each: functools.partial(self.drain.signal, each)
+            for each in (signal.SIGTERM, signal.SIGINT)
+        }
+        return route_signals(self._loop, routes)
 
     async def close(self, *, cancel: bool) -> None:
         """Return when nothing is left. May be called again.

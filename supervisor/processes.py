@@ -85,7 +85,7 @@ class WorkerProcess:
             return
         try:
             pidfd = os.pidfd_open(self._pid)
-        except ProcessLookupError:
+        except ProcessLookupError:  # it has ended
             return
         try:
             # Reaped while we opened it: the number may be somebody else's by now.

@@ -66,7 +66,13 @@ class JobRecord:
         return RunJob(self.id, self.kind, last, b"", self.data_only), (memory,)
 
     def facts(self, *, now: float, wall_offset: float, pid: int | None = None) -> Facts:
-        """Return what an outcome is made from."""
+        """Return what an outcome is made from.
+
+        Args:
+            now: monotonic seconds.
+            wall_offset: what makes seconds since the epoch of those, by adding it.
+            pid: of the process that ran it, if one did.
+        """
         return Facts(
             queued_at=self.queued_at,
             ended_at=now,

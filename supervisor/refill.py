@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 
 from supervisor import clock
+from supervisor.cpus import cpu_count
 from supervisor.failures import Failures
 from supervisor.launch import SideOfSupervisor, make_ends
-from supervisor.options import cpu_count
 from supervisor.pacing import Pacing
 from supervisor.supply import Supply
 from supervisor.worker import Worker

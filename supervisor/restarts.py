@@ -38,6 +38,9 @@ class RestartWindow:
         intensity: failures that are too many inside one window, 1 or more.
         period: length of the window in seconds, over 0.
         longest_delay: seconds that a wait may grow to.
+
+    Raises:
+        ValueError: one of them is out of range.
     """
 
     def __init__(

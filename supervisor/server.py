@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar, overload
 
 from supervisor import intake
 from supervisor.applied import check_changeable
+from supervisor.checks import check_hook, check_number
 from supervisor.child.boot import Hooks
 from supervisor.dispatch.base import Answer, Dispatcher, Place
 from supervisor.errors import (
@@ -28,7 +29,7 @@ from supervisor.events import Callback, Emitter
 from supervisor.handle import JobHandle
 from supervisor.intake import Agent
 from supervisor.job import JobInfo, Participant, Room, ServerType
-from supervisor.options import Hook, ServerOptions, check_hook, check_number
+from supervisor.options import Hook, ServerOptions
 from supervisor.serving import Serving, settled
 from supervisor.stats import PoolStats
 from supervisor.succession import Succession
@@ -86,7 +87,11 @@ class AgentServer:
 
     @classmethod
     def from_server_options(cls, options: ServerOptions) -> AgentServer:
-        """Return a server with *options*."""
+        """Return a server with *options*.
+
+        Raises:
+            OptionError: it is something else.
+        """
         if not isinstance(options, ServerOptions):
             raise OptionError("options", options, "a ServerOptions")
         server = cls()
@@ -232,7 +237,7 @@ class AgentServer:
         return await serving.wait_over()
 
     def begin_drain(self, timeout: float | None | _Unset = UNSET) -> None:
-        """Begin what :meth:`drain` waits for. Nothing if it has begun."""
+        """Begin what :meth:`drain` waits for, with its *timeout*. Nothing if it has begun."""
         serving = self._running()
         if isinstance(timeout, _Unset):
             serving.drain.request(settled(self._options).drain_timeout)

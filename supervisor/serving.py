@@ -19,27 +19,26 @@ import msgspec
 
 from supervisor import clock
 from supervisor.admission import Standing
-from supervisor.announcer import Announcer
 from supervisor.applied import check_size, child_settings
 from supervisor.booking import Booking
 from supervisor.child.boot import Hooks
-from supervisor.dispatch.base import Answer, Dispatcher, Heir, Host
+from supervisor.dispatch.base import Answer, Dispatcher, Host
 from supervisor.dispatch.choice import make_dispatchers
 from supervisor.drain import Drain
 from supervisor.errors import SupervisorError
 from supervisor.events import Draining, Emitter
 from supervisor.handle import JobHandle
 from supervisor.intake import Agent
-from supervisor.job import JobInfo, JobOutcome, Session
+from supervisor.job import JobInfo, Session
 from supervisor.launch import Blueprint
 from supervisor.load import LoadMeter
-from supervisor.observers import Observers
+from supervisor.observers import CountingAnnouncer, Observers
 from supervisor.options import Hook, PerMode, ServerOptions
 from supervisor.outcome import Ask, Kill
 from supervisor.record import JobRecord
 from supervisor.signals import route_signals
 from supervisor.succession import REASON, Inheritance, Succession
-from supervisor.worker import Worker
+from supervisor.takeover import Takeover
 from supervisor.workers import Workers
 
 logger = logging.getLogger("greenroom.server")
@@ -98,20 +97,17 @@ class Serving:
         self._server = server
         self._gone: asyncio.Future[int] = loop.create_future()
         self._dispatchers: list[Dispatcher] = []
-        self._succession = succession
-        self._stepping_down: asyncio.Task[None] | None = None
         self._failure: SupervisorError | None = None
         self.observers = Observers()
         self.started_at = clock.monotonic()
         self._ready = False
-        self._why_stopped = "drain"
         settings = child_settings(options, session_end_timeout=options.session_end_timeout)
         settings = dataclasses.replace(settings, without_environment=SECRETS)
         self.workers = Workers(
             loop,
             options,
             Blueprint(hooks, settings, options.capture_output),
-            _Counting(server.emitter, self.observers),
+            CountingAnnouncer(server.emitter, self.observers),
             gives_up=False,
         )
         self.meter = LoadMeter(options.load_fnc, server)
@@ -128,6 +124,13 @@ class Serving:
             timeout=lambda: settled(server.options).drain_timeout,
             grace=lambda: settled(server.options).shutdown_process_timeout,
         )
+        self._takeover = (
+            None
+            if succession is None
+            else Takeover(
+                loop, succession, self.booking, self.drain, self.observers, self._dispatchers
+            )
+        )
 
     async def run(self) -> int:
         """Serve until the drain is over; return the exit status.
@@ -136,13 +139,9 @@ class Serving:
             SetupFailed, PreloadFailed, SupervisorError: the start failed; nothing is left.
         """
         with contextlib.ExitStack() as stack:
-            if self._succession is not None:
-                stack.callback(self._succession.close)
-                self._succession.begin(
-                    on_step_down=self._step_down,
-                    on_signal=self.drain.signal,
-                    on_orphaned=self._stop_now,
-                )
+            if self._takeover is not None:
+                stack.callback(self._takeover.link.close)
+                self._takeover.begin()
             stack.callback(self.drain.close)
             stack.callback(self.meter.close)
             self._route_signals(stack)
@@ -180,8 +179,8 @@ class Serving:
             raise
         await self.workers.close()
         await self._close_edges()
-        if self._succession is not None:
-            self._succession.left()
+        if self._takeover is not None:
+            self._takeover.link.left()
         status = self.drain.exit_status
         logger.info("gone after %.1f s, exit status %d", self.uptime, status)
         if self._failure is not None:
@@ -193,33 +192,33 @@ class Serving:
         # What can fail at once fails before anything is warmed for nothing.
         made = self._make_dispatchers(options)
         self.meter.start()
-        heir = self._succession is not None and not self._succession.first
+        takeover = self._takeover
+        heir = takeover is not None and not takeover.link.first
         if not heir:
             await self.observers.start(self._server, options.host, options.port)
         await self.workers.start()
         inheritance = Inheritance()
-        if self._succession is not None:
+        if takeover is not None:
             if options.port is not None:
                 self.observers.load()  # while the predecessor still serves
-            inheritance = await self._succession.turn()
+            inheritance = await takeover.link.turn()
         if heir:  # the predecessor had the port until now
             port = options.port if options.port != 0 else inheritance.port
             await self.observers.start(self._server, options.host, port)
         self._ready = True
-        self._resume(inheritance, made)
+        if takeover is not None:
+            takeover.resume(inheritance, made)
         for dispatcher in made:
             self._dispatchers.append(dispatcher)
             await dispatcher.start(self._server)
-        if self._succession is not None:
-            self._succession.serving()
+        if takeover is not None:
+            takeover.link.serving()
 
     def _make_dispatchers(self, options: Any) -> list[Dispatcher]:
-        succession = self._succession
-        if succession is None:
+        if self._takeover is None:
             return make_dispatchers(options, self._server.agent)
-        return make_dispatchers(
-            options, self._server.agent, path=succession.path, listener=succession.listener
-        )
+        link = self._takeover.link
+        return make_dispatchers(options, self._server.agent, path=link.path, listener=link.listener)
 
     async def _close_edges(self) -> None:
         self._ready = False
@@ -232,50 +231,12 @@ class Serving:
         routes: dict[signal.Signals, Callable[[], None]] = {
             signal.SIGTERM: lambda: drain.signal(signal.SIGTERM)
         }
-        if self._succession is None:  # a reloader is hit by Ctrl-C as well, and tells us
+        if self._takeover is None:  # a reloader is hit by Ctrl-C as well, and tells us
             routes[signal.SIGINT] = lambda: drain.signal(signal.SIGINT)
         try:
             stack.enter_context(route_signals(self._loop, routes))
         except (RuntimeError, ValueError):
             logger.info("not the main thread: signals are left to the program; call drain()")
-
-    # ── taking over, and being taken over from ───────────────────────────────
-
-    def _resume(self, inheritance: Inheritance, dispatchers: list[Dispatcher]) -> None:
-        """Start the predecessor's jobs again, before anybody can ask for them."""
-        local = _heir_among(dispatchers)
-        if local is not None:
-            local.inherit(inheritance.ended)
-        for session in inheritance.sessions:
-            handle = self.booking.resume(session)
-            logger.info("job %s is resumed", handle.id)
-            if local is not None:
-                local.track(handle)
-
-    def _step_down(self) -> None:
-        if self._stepping_down is None and not self.drain.begun:
-            self._stepping_down = self._loop.create_task(self._leave())
-
-    def _stop_now(self) -> None:
-        if self.drain.begun:
-            self.drain.cut_short()
-        else:
-            self.drain.request(0.0)
-
-    async def _leave(self) -> None:
-        assert self._succession is not None, "a reloader asked for it"
-        local = _heir_among(self._dispatchers)
-        if local is not None:
-            await local.pause()
-        sessions = self.booking.sessions
-        moved = {session.job.id for session in sessions}
-        ended = local.estate() if local is not None else []
-        estate = Inheritance(
-            sessions, [each for each in ended if each[0] not in moved], self.observers.port
-        )
-        self._succession.leave(estate)
-        self._why_stopped = REASON
-        self.drain.request(0.0)
 
     def give_up(self, error: SupervisorError) -> None:
         """Drain, since no jobs will ever come again; the run ends with *error*."""
@@ -296,7 +257,8 @@ class Serving:
     def stop(self, grace: float) -> None:
         """Ask every job to stop."""
         self.booking.break_promises()
-        self.workers.stop_all(Ask(self._why_stopped), grace)
+        moved = self._takeover is not None and self._takeover.stepped_down
+        self.workers.stop_all(Ask(REASON if moved else "drain"), grace)
 
     def kill(self) -> None:
         """Kill what is left."""
@@ -369,31 +331,6 @@ class Serving:
         )
 
 
-class _Counting(Announcer):
-    """Announces, counts for the metrics, and logs how each job ended."""
-
-    def __init__(self, emitter: Emitter, observers: Observers) -> None:
-        super().__init__(emitter)
-        self._observers = observers
-
-    def worker_warm(self, worker: Worker, seconds: float) -> None:
-        """A worker is warm."""
-        self._observers.warmed(seconds)
-        super().worker_warm(worker, seconds)
-
-    def job_ended(self, job: JobRecord, result: JobOutcome) -> None:
-        """A job has its outcome."""
-        self._observers.ended(result)
-        logger.info(
-            "job %s ended: %s%s",
-            job.id,
-            result.status.value,
-            f" ({result.error or result.reason})" if result.error or result.reason else "",
-            extra={"greenroom": {"job_id": job.id, "room": job.handle.info.room.name}},
-        )
-        super().job_ended(job, result)
-
-
 def settled(options: ServerOptions) -> Any:
     """Return *options*; every two-fold default in them was settled by ``run``.
 
@@ -401,7 +338,3 @@ def settled(options: ServerOptions) -> Any:
     """
     assert not isinstance(options.port, PerMode), "resolve() comes first"
     return options
-
-
-def _heir_among(dispatchers: list[Dispatcher]) -> Heir | None:
-    return next((each for each in dispatchers if isinstance(each, Heir)), None)

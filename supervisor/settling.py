@@ -19,7 +19,7 @@ class Listener:
     """
 
     def worker_warm(self, worker: Worker, seconds: float) -> None:
-        """A worker is warm; ``setup_fnc`` took so long."""
+        """A worker is warm; ``setup_fnc`` took so many seconds."""
 
     def job_started(self, job: JobRecord, pid: int | None) -> None:
         """A job has begun."""

@@ -8,7 +8,6 @@ worker on a normal end, and outlives a worker that crashed.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -132,8 +131,7 @@ def check_hooks_travel(blueprint: Blueprint) -> None:
 
 
 def _wait(process: FreshProcess) -> object:
-    with contextlib.suppress(ChildProcessError):
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     return process.reap()
 
 

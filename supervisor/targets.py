@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from supervisor import clock
+from supervisor.cpus import cpu_count
 from supervisor.demand import Demand
-from supervisor.options import PoolOptions, cpu_count
+from supervisor.options import PoolOptions
 from supervisor.plan import PoolLimits
 
 # Warm-ups at a time where each one starts an interpreter: more than the CPUs

@@ -109,7 +109,7 @@ def _make_pickler() -> type[pickle.Pickler]:
     # Imported late: cloudpickle costs 20 ms, and most programs never need it.
     import cloudpickle
 
-    class TravelPickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined, unused-ignore]
+    class TravelPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
         """cloudpickle, except that an importable ``__main__`` goes by reference."""
 
         # Without the last, copyreg's: cloudpickle chains it behind its own.

@@ -90,7 +90,8 @@ async def serve(name: str, conductor: socket.socket) -> None:
         await loop.sock_sendall(conductor, json.dumps(said).encode() + b"\n")
 
     try:
-        driver: Driver = getattr(importlib.import_module(entry.module), entry.driver)()
+        module = importlib.import_module(f"benchmarks.drivers.{entry.module}")
+        driver: Driver = getattr(module, entry.driver)()
     except ImportError as exc:
         await answer(missing=str(exc))
         return

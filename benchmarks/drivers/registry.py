@@ -19,7 +19,7 @@ class Entry:
     """One contestant."""
 
     label: str  # in tables and plots
-    module: str
+    module: str  # beside this one
     driver: str  # the class in that module
     isolates: bool = True  # each job has a process of its own, that nobody had before
     grows: bool = False  # starts more workers than are idle, when more jobs are there
@@ -27,19 +27,15 @@ class Entry:
     kind: Kind = Kind.PEER
 
 
-def _entry(label: str, module: str, driver: str, **more: object) -> Entry:
-    return Entry(label, f"benchmarks.drivers.{module}", driver, **more)  # type: ignore[arg-type]
-
-
 REGISTRY: dict[str, Entry] = {
-    "floor": _entry("floor: fork, exit, wait", "floor", "Floor", kind=Kind.FLOOR),
-    "ours": _entry("ProcessPool", "ours", "Pool", grows=True, kind=Kind.OURS),
-    "server": _entry("AgentServer", "ours", "Server", grows=True, kind=Kind.OURS),
-    "pool-fork": _entry("multiprocessing.Pool, fork", "stdlib", "ForkPool"),
-    "pool-forkserver": _entry("multiprocessing.Pool, forkserver", "stdlib", "ForkserverPool"),
-    "futures": _entry("concurrent.futures, forkserver", "stdlib", "FuturesPool", grows=True),
-    "pebble": _entry("pebble", "pebble_pool", "PebblePool", package="pebble"),
-    "loky": _entry(
+    "floor": Entry("floor: fork, exit, wait", "floor", "Floor", kind=Kind.FLOOR),
+    "ours": Entry("ProcessPool", "ours", "Pool", grows=True, kind=Kind.OURS),
+    "server": Entry("AgentServer", "ours", "Server", grows=True, kind=Kind.OURS),
+    "pool-fork": Entry("multiprocessing.Pool, fork", "stdlib", "ForkPool"),
+    "pool-forkserver": Entry("multiprocessing.Pool, forkserver", "stdlib", "ForkserverPool"),
+    "futures": Entry("concurrent.futures, forkserver", "stdlib", "FuturesPool", grows=True),
+    "pebble": Entry("pebble", "pebble_pool", "PebblePool", package="pebble"),
+    "loky": Entry(
         "loky (reuses processes)",
         "loky_pool",
         "LokyPool",
@@ -48,11 +44,9 @@ REGISTRY: dict[str, Entry] = {
         package="loky",
     ),
     # Not said to grow: it has all the workers that it may have from the start.
-    "deadpool": _entry("deadpool", "deadpool_pool", "DeadPool", package="deadpool-executor"),
-    "warmpool": _entry(
-        "warmpool (1 + 1 spare)", "warmpool_pool", "WarmestPool", package="warmpool"
-    ),
-    "livekit": _entry(
+    "deadpool": Entry("deadpool", "deadpool_pool", "DeadPool", package="deadpool-executor"),
+    "warmpool": Entry("warmpool (1 + 1 spare)", "warmpool_pool", "WarmestPool", package="warmpool"),
+    "livekit": Entry(
         "LiveKit ProcPool", "livekit_pool", "LiveKitPool", grows=True, package="livekit-agents"
     ),
 }

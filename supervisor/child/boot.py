@@ -110,7 +110,11 @@ class Ends:
 
     @classmethod
     def received(cls, descriptors: list[int]) -> Ends:
-        """Return the ends from descriptors that arrived in travelling order."""
+        """Return the ends from descriptors that arrived in travelling order.
+
+        Raises:
+            ValueError: there are more or fewer of them than make a child.
+        """
         if len(descriptors) not in (3, 5):
             raise ValueError(f"expected 3 or 5 descriptors, got {len(descriptors)}")
         return cls(*descriptors)

@@ -263,6 +263,10 @@ class LagProbe:
 
     Begun with each ping. A loop that does not answer within the threshold is
     reported once, and again each time the delay has doubled.
+
+    Args:
+        threshold: seconds.
+        report: called with the seconds that the loop has been standing still.
     """
 
     def __init__(self, threshold: float, report: Callable[[float], None]) -> None:

@@ -28,7 +28,7 @@ def redirect_output(stdout_fd: int, stderr_fd: int) -> None:
     sys.stdout, sys.stderr = _text_stream(1), _text_stream(2)
     # What libraries put back after they had replaced sys.stdout for a while.
     sys.__stdout__ = sys.stdout  # type: ignore[misc]  # "final": for programs, not for us
-    sys.__stderr__ = sys.stderr  # type: ignore[misc]
+    sys.__stderr__ = sys.stderr  # type: ignore[misc]  # the same
 
 
 def flush_output() -> None:

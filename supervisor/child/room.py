@@ -154,6 +154,7 @@ class RoomLink:
             self._on_left(LEFT)
 
     def _named(self, reason: object) -> str:
+        # The number of an SDK that is newer or older than we know: then the number it is.
         with contextlib.suppress(AttributeError, ValueError, TypeError):
             return str(self._sdk.DisconnectReason.Name(reason)).lower().replace("_", " ")
         return str(reason)

@@ -34,7 +34,7 @@ def kill_descendants() -> None:
             # PermissionError: it became another user (a setuid program).
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
+            with contextlib.suppress(ChildProcessError):  # the user's code waits for it as well
                 os.waitpid(pid, os.WNOHANG)
         time.sleep(0.0005)
 

@@ -33,6 +33,9 @@ class OneShot:
         delay: seconds from :meth:`set` until :meth:`fileno` is readable; under 1.
 
     Without timerfd (macOS) it rings at once: a pipe that is written to.
+
+    Raises:
+        OSError: no descriptor is left.
     """
 
     def __init__(self, delay: float) -> None:

@@ -144,6 +144,9 @@ class ControlClient:
     def connect(self, timeout: float | None = None) -> socket.socket:
         """Return a connected socket whose other end is a server of this user, or of root.
 
+        Args:
+            timeout: of the socket, in seconds; None: for ever.
+
         Raises:
             ControlError: nobody listens there, or somebody else's process.
         """
@@ -199,6 +202,7 @@ class Departure:
         if self._pid:
             # No race: the connection is open, so this pid is the server's still
             # when the drain is answered; a stranger's could only follow later.
+            # It has ended, or no descriptor is left: the connection's end has to do.
             with contextlib.suppress(OSError):
                 self._pidfd = os.pidfd_open(self._pid)
 
@@ -225,7 +229,7 @@ class Departure:
 
     def _after_the_end(self) -> socket.socket | None:
         """Wait for the end of the connection; return a new one if the server still listens."""
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError):  # a reset is an end as well
             self._sock.recv(1)
         try:
             again = self._client.connect()

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from supervisor import clock
-from supervisor.cli import settings
+from supervisor.cli import values
 from supervisor.cli.client import LONG_POLL, ControlClient, ControlError, Refused, find_socket
 from supervisor.cli.serve import FAILED, fail
 from supervisor.cli.text import harmless
@@ -59,14 +59,14 @@ def submit(
     timeout: Annotated[
         float | None,
         typer.Option(
-            parser=settings.patience, metavar="SECONDS", help="With --wait: wait no longer."
+            parser=values.patience, metavar="SECONDS", help="With --wait: wait no longer."
         ),
     ] = None,
     count: Annotated[int, typer.Option(min=1, metavar="N", help="Submit so many jobs.")] = 1,
     rate: Annotated[
         float | None,
         typer.Option(
-            parser=settings.rate, metavar="N", help="So many a second; as fast as it goes without."
+            parser=values.rate, metavar="N", help="So many a second; as fast as it goes without."
         ),
     ] = None,
     socket: Socket = None,
@@ -188,7 +188,7 @@ def drain(
     timeout: Annotated[
         float | None,
         typer.Option(
-            parser=settings.patience,
+            parser=values.patience,
             metavar="SECONDS",
             help="How long running jobs may go on, instead of drain_timeout; none: for ever.",
         ),

@@ -81,7 +81,7 @@ def _warn_of_supervisord() -> None:
 
     try:
         version = metadata.version("supervisor")
-    except metadata.PackageNotFoundError:
+    except metadata.PackageNotFoundError:  # as it should be
         return
     print(
         f"greenroom: warning: the distribution supervisor {version} (supervisord) is installed "

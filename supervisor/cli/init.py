@@ -59,8 +59,7 @@ def stay_behind_as_init(command: Sequence[str]) -> None:
 
 
 def _fork() -> int:
-    # One thread, checked above: there is no lock that a lost thread could hold.
-    pid = os.fork()  # noqa: TID251
+    pid = os.fork()  # noqa: TID251 - one thread, checked above: none is lost with a lock in hand
     if pid == 0:
         os.setpgid(0, 0)
     return pid
@@ -76,10 +75,12 @@ def _is_single_threaded() -> bool:
 
 def _own_group(server: int) -> None:
     # The child does it as well: whoever is first, the group is there afterwards.
-    with contextlib.suppress(OSError):
+    # EACCES: it was, and the child runs its program already. ESRCH: it has ended.
+    with contextlib.suppress(PermissionError, ProcessLookupError):
         os.setpgid(server, server)
     if sys.stdin is not None and sys.stdin.isatty():
         # Only a process of the foreground may do this without being stopped.
+        # ENOTTY: the terminal is not our session's. Then Ctrl-C is none of ours either.
         with contextlib.suppress(OSError):
             os.tcsetpgrp(sys.stdin.fileno(), server)
 
@@ -112,7 +113,7 @@ def _be_init(server: int, reader: int) -> NoReturn:
             os._exit(code if code >= 0 else 128 - code)
         for number in os.read(reader, 512):
             if number != signal.SIGCHLD:
-                with contextlib.suppress(ProcessLookupError):
+                with contextlib.suppress(ProcessLookupError):  # reaped above, or in the next turn
                     os.kill(server, number)
 
 

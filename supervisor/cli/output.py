@@ -141,7 +141,7 @@ class LineWriter:
         # Said once: a reader that is gone (`| head`) does not come back.
         if not self._complained:
             self._complained = True
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):  # nor stderr: there is nobody to tell
                 print(f"greenroom: cannot write the log: {exc}", file=sys.stderr)
 
 

@@ -31,7 +31,7 @@ from typing import Any, Final
 from supervisor import clock
 from supervisor.cli.generation import Generation
 from supervisor.cli.watching import Sources, changed_files, forget_bytecode, saved_at
-from supervisor.dispatch.sockets import default_path, listen
+from supervisor.dispatch.sockets import listen, prepare_path
 from supervisor.signals import route_signals
 
 logger = logging.getLogger("greenroom.reload")
@@ -78,7 +78,7 @@ class Reloader:
         Raises:
             SupervisorError: the control socket cannot be made.
         """
-        self._path = path = self._place()
+        self._path = path = prepare_path(self._wanted_path)
         self._stopping: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         with contextlib.ExitStack() as stack:
             self._listener = stack.enter_context(listen(path))
@@ -91,13 +91,6 @@ class Reloader:
             stack.callback(self._close)
             async with self._watching():
                 return await self._serve()
-
-    def _place(self) -> Path:
-        if self._wanted_path is None:
-            return default_path()
-        path = Path(self._wanted_path).absolute()
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        return path
 
     # ── one server after another ─────────────────────────────────────────────
 

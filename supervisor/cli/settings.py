@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -21,121 +20,21 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from supervisor.errors import OptionError
-from supervisor.options import LOG_LEVELS, START_METHODS, ServerOptions, check_log_level
+from supervisor.checks import LOG_LEVELS
+from supervisor.cli.values import (
+    NONE,
+    Parser,
+    count,
+    level,
+    number,
+    or_none,
+    patience_or_none,
+    port,
+    seconds,
+)
+from supervisor.options import START_METHODS, ServerOptions
 
 PREFIX: Final = "GREENROOM_"
-SHORTEST_INTERVAL: Final = 0.1
-
-
-class _None:
-    """The type of a value that somebody set to "none", as opposed to not setting it."""
-
-
-NONE: Final = _None()
-
-Parser = Callable[[str], object]
-
-
-# ── from text to values ──────────────────────────────────────────────────────
-
-
-def seconds(text: str) -> float:
-    """Return seconds.
-
-    Raises:
-        typer.BadParameter: it is no number of at least 0.
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not value >= 0:
-        raise typer.BadParameter(f"{text!r}: expected seconds, 0 or more")
-    return value
-
-
-def patience(text: str) -> float:
-    """Return seconds; infinity for "none", which means for ever."""
-    if text.lower() == "none":
-        return math.inf
-    try:
-        return seconds(text)
-    except typer.BadParameter:
-        sentence = f"{text!r}: expected seconds, 0 or more, or none: for ever"
-        raise typer.BadParameter(sentence) from None
-
-
-def rate(text: str) -> float:
-    """Return how many a second.
-
-    Raises:
-        typer.BadParameter: it is no number above 0.
-    """
-    value = _number(text)
-    if not value > 0:
-        raise typer.BadParameter(f"{text!r}: expected a number above 0")
-    return value
-
-
-def interval(text: str) -> float:
-    """Return the seconds between one look and the next.
-
-    Raises:
-        typer.BadParameter: it is too short, or no end is to be seen.
-    """
-    value = _number(text)
-    if not SHORTEST_INTERVAL <= value < math.inf:
-        raise typer.BadParameter(f"{text!r}: expected seconds, {SHORTEST_INTERVAL} or more")
-    return value
-
-
-def _patience_or_none(text: str) -> object:
-    value = patience(text)
-    return NONE if value == math.inf else value
-
-
-def _port(text: str) -> object:
-    if text.lower() == "none":
-        return NONE
-    if not text.isdecimal() or int(text) > 65535:
-        raise typer.BadParameter(f"{text!r}: expected 0 to 65535 (0: any free one), or none")
-    return int(text)
-
-
-def _level(text: str) -> str:
-    try:
-        return check_log_level("log_level", text)
-    except OptionError as exc:
-        raise typer.BadParameter(str(exc)) from exc
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r}: expected a number") from None
-
-
-def _count(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r}: expected a whole number") from None
-
-
-def _or_none(parser: Parser) -> Parser:
-    def parse(text: str) -> object:
-        if text.lower() == "none":
-            return NONE
-        try:
-            return parser(text)
-        except typer.BadParameter as exc:
-            raise typer.BadParameter(f"{exc.message}, or none") from None
-
-    return parse
-
-
 # ── the table ────────────────────────────────────────────────────────────────
 
 
@@ -183,8 +82,8 @@ def _row(name: str, group: str, parser: Parser | None, metavar: str, help: str) 
     return Setting(name, group, help, parser, metavar)
 
 
-_MAYBE_COUNT: Final = _or_none(_count)
-_MAYBE_SECONDS: Final = _or_none(seconds)
+_MAYBE_COUNT: Final = or_none(count)
+_MAYBE_SECONDS: Final = or_none(seconds)
 
 SETTINGS: Final = (
     Setting(
@@ -192,12 +91,12 @@ SETTINGS: Final = (
         "Logs",
         f"{', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}, in any case; "
         "for the server and all its jobs.",
-        _level,
+        level,
         "LEVEL",
         choices=LOG_LEVELS,
     ),
     _row("capture_output", "Logs", None, "", "Log what jobs print."),
-    _row("num_idle_processes", "Workers", _count, "N", "Warm workers to keep."),
+    _row("num_idle_processes", "Workers", count, "N", "Warm workers to keep."),
     _row(
         "max_idle_processes",
         "Workers",
@@ -214,11 +113,11 @@ SETTINGS: Final = (
         "N",
         "Jobs before a worker is recycled; none: no limit.",
     ),
-    _row("initialize_process_timeout", "Workers", _number, "SECONDS", "For setup and preload."),
+    _row("initialize_process_timeout", "Workers", number, "SECONDS", "For setup and preload."),
     _row(
         "cgroup",
         "Workers",
-        _or_none(str),
+        or_none(str),
         "WHERE",
         "Where workers get control groups: auto, a directory, or none.",
     ),
@@ -231,21 +130,21 @@ SETTINGS: Final = (
     ),
     _row("max_jobs", "Jobs", _MAYBE_COUNT, "N", "Ceiling on jobs at a time."),
     _row(
-        "load_threshold", "Jobs", _number, "LOAD", "At or above it no job is admitted; inf: never."
+        "load_threshold", "Jobs", number, "LOAD", "At or above it no job is admitted; inf: never."
     ),
     _row("job_timeout", "Jobs", _MAYBE_SECONDS, "SECONDS", "Wall time of one job."),
-    _row("job_memory_warn_mb", "Jobs", _number, "MB", "Warn when a job uses more; 0: never."),
-    _row("job_memory_limit_mb", "Jobs", _number, "MB", "Kill a job that uses more; 0: never."),
-    _row("session_end_timeout", "Jobs", _number, "SECONDS", "For on_session_end."),
-    _row("max_payload_mb", "Jobs", _number, "MB", "The largest job."),
-    _row("ping_interval", "Jobs", _number, "SECONDS", "Between pings to each worker."),
-    _row("ping_timeout", "Jobs", _number, "SECONDS", "A worker silent for so long is killed."),
-    _row("high_ping_threshold", "Jobs", _number, "SECONDS", "A loop stuck for so long is logged."),
+    _row("job_memory_warn_mb", "Jobs", number, "MB", "Warn when a job uses more; 0: never."),
+    _row("job_memory_limit_mb", "Jobs", number, "MB", "Kill a job that uses more; 0: never."),
+    _row("session_end_timeout", "Jobs", number, "SECONDS", "For on_session_end."),
+    _row("max_payload_mb", "Jobs", number, "MB", "The largest job."),
+    _row("ping_interval", "Jobs", number, "SECONDS", "Between pings to each worker."),
+    _row("ping_timeout", "Jobs", number, "SECONDS", "A worker silent for so long is killed."),
+    _row("high_ping_threshold", "Jobs", number, "SECONDS", "A loop stuck for so long is logged."),
     Setting(
         "drain_timeout",
         "Ending",
         "How long running jobs may go on after SIGTERM; none: for ever.",
-        _patience_or_none,
+        patience_or_none,
         "SECONDS",
         in_dev=0.0,
     ),
@@ -253,12 +152,12 @@ SETTINGS: Final = (
         "shutdown_process_timeout",
         "Ending",
         "The grace of a job that was asked to stop.",
-        _number,
+        number,
         "SECONDS",
         in_dev=2.0,
     ),
     _row("host", "HTTP", str, "ADDRESS", "Where health and metrics are served."),
-    _row("port", "HTTP", _port, "PORT", "The port for them; 0: any free one; none: no HTTP."),
+    _row("port", "HTTP", port, "PORT", "The port for them; 0: any free one; none: no HTTP."),
     _row("http_proxy", "HTTP", str, "URL", "The proxy that jobs are told of."),
     Setting(
         "ws_url",
@@ -279,7 +178,7 @@ SETTINGS: Final = (
         variable="LIVEKIT_API_SECRET",
         secret=True,
     ),
-    _row("max_retry", "LiveKit", _count, "N", "Connection attempts in a row."),
+    _row("max_retry", "LiveKit", count, "N", "Connection attempts in a row."),
 )
 
 # Variables of ours that are no rows of the table.

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from supervisor.cli import settings
+from supervisor.cli import values
 from supervisor.cli.client import ControlClient, ControlError, Refused, find_socket
 from supervisor.cli.commands import Socket
 from supervisor.cli.pipes import end_of_readers
@@ -40,7 +40,7 @@ def status(
     interval: Annotated[
         float | None,
         typer.Option(
-            parser=settings.interval,
+            parser=values.interval,
             metavar="SECONDS",
             help=f"With --watch: how often; {USUAL_INTERVAL:g} unless given.",
         ),

@@ -166,7 +166,7 @@ def forget_bytecode(files: Iterable[Path]) -> None:
         if path.suffix == ".py":
             try:
                 cached = Path(importlib.util.cache_from_source(str(path)))
-            except NotImplementedError:
+            except NotImplementedError:  # an interpreter that caches none
                 return
             cached.unlink(missing_ok=True)
 
@@ -181,7 +181,7 @@ def saved_at(files: Iterable[Path], now: float) -> float:
     for path in files:
         try:
             times.append(path.stat().st_mtime)
-        except OSError:
+        except OSError:  # removed
             continue
     latest = max(times, default=now)
     return latest if 0.0 <= now - latest < 10.0 else now

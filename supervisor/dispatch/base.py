@@ -104,7 +104,7 @@ class Host(Protocol):
         ...
 
     def begin_drain(self, timeout: float | None = ...) -> None:
-        """Begin the drain that a SIGTERM would begin; *timeout* overrides drain_timeout."""
+        """Begin the drain that a SIGTERM would begin; *timeout* (seconds) overrides drain_timeout."""
         ...
 
     def not_ready(self) -> str | None:

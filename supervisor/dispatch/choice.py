@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Mapping
 from importlib import metadata
-from socket import socket as Socket  # noqa: N812 - the name is taken below
 from typing import Any
 
 from supervisor.dispatch.base import Dispatcher
@@ -24,7 +24,7 @@ def make_dispatchers(
     environment: Mapping[str, str] = os.environ,
     *,
     path: str | None = None,
-    listener: Socket | None = None,
+    listener: socket.socket | None = None,
 ) -> list[Dispatcher]:
     """Return the dispatchers, in the order in which they are to start.
 
@@ -51,8 +51,8 @@ def make_dispatchers(
             "no control socket: %s; install it with: pip install 'greenroom[server]'", exc
         )
     else:
-        socket = LocalDispatcher(path, listener=listener)
-        local, show = [socket], socket.track
+        control = LocalDispatcher(path, listener=listener)
+        local, show = [control], control.track
     if not (options.ws_url or environment.get("LIVEKIT_URL")):
         return local
     try:

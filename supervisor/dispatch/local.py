@@ -21,7 +21,6 @@ if its client goes away; only waiting ends with the client.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
@@ -34,7 +33,7 @@ from aiohttp import web
 from msgspec.structs import asdict
 
 from supervisor.dispatch.base import Host, Place
-from supervisor.dispatch.sockets import default_path, listen, peer_uid
+from supervisor.dispatch.sockets import ControlSocket, peer_uid
 from supervisor.dispatch.wire import (
     DrainBody,
     History,
@@ -48,7 +47,6 @@ from supervisor.dispatch.wire import (
     refusal,
     respond,
 )
-from supervisor.errors import SupervisorError
 from supervisor.handle import JobHandle
 from supervisor.job import JobInfo, Participant, Room
 
@@ -91,16 +89,19 @@ class LocalDispatcher:
     """
 
     def __init__(self, path: str | None = None, *, listener: socket.socket | None = None) -> None:
-        self._given = listener
+        wanted = path or os.environ.get("GREENROOM_SOCKET") or None
+        self._socket = ControlSocket(wanted, listener)
         self._site: web.SockSite | None = None
-        self._wanted = path or os.environ.get("GREENROOM_SOCKET") or None
-        self.path: Path | None = None  # where it listens; None as long as it does not
-        self._inode: tuple[int, int] | None = None
         self._runner: web.AppRunner | None = None
         self._active: dict[str, JobHandle[Any]] = {}
         self._history = History(max_jobs=MAX_ENDED_JOBS, max_bytes=MAX_HISTORY_BYTES)
         self._offered: set[str] = set()  # ids between a request and its answer
         self._accepting: set[asyncio.Future[Any]] = set()
+
+    @property
+    def path(self) -> Path | None:
+        """Where it listens; None as long as it does not."""
+        return self._socket.path
 
     @property
     def connected(self) -> bool:
@@ -119,7 +120,7 @@ class LocalDispatcher:
         assert self._runner is None, "a dispatcher is started once"
         self._host = host
         self._closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        listener = self._listener()
+        listener = self._socket.open()
         app = web.Application(middlewares=[self._guard], client_max_size=MAX_BODY_BYTES)
         app.router.add_post("/jobs", self._submit)
         app.router.add_get("/jobs", self._list)
@@ -186,41 +187,11 @@ class LocalDispatcher:
             await asyncio.wait(self._accepting)
         self._end_waiting()
         await runner.cleanup()
-        assert self.path is not None, "it listened, so it has a path"
-        with contextlib.suppress(FileNotFoundError):
-            found = os.lstat(self.path)
-            # Somebody may have removed ours and put another in its place.
-            if (found.st_dev, found.st_ino) == self._inode:
-                os.unlink(self.path)
-        self.path = None
+        self._socket.remove()
 
     def _end_waiting(self) -> None:
         if not self._closing.done():
             self._closing.set_result(None)
-
-    def _listener(self) -> socket.socket:
-        if self._given is not None:
-            assert self._wanted is not None, "a listener comes with its path"
-            self.path = Path(self._wanted)
-            # The server closes what it listens on, and this one is not ours.
-            listener = self._given.dup()
-            listener.setblocking(False)
-            return listener
-        path = self._prepare_path()
-        listener = listen(path)
-        found = os.stat(path)
-        self.path, self._inode = path, (found.st_dev, found.st_ino)
-        return listener
-
-    def _prepare_path(self) -> Path:
-        try:
-            if self._wanted is None:
-                return default_path()
-            path = Path(self._wanted).absolute()
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            return path
-        except OSError as exc:
-            raise SupervisorError(f"cannot make a place for the control socket: {exc}") from exc
 
     def _ended(self, handle: JobHandle[Any]) -> None:
         if self._active.get(handle.id) is handle:

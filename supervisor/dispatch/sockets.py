@@ -71,9 +71,9 @@ def peer_uid(peer: socket.socket) -> int:
     return int(struct.unpack_from("2I", peer.getsockopt(0, 1, 76))[1])
 
 
-def default_path() -> Path:
+def _default_path() -> Path:
     directory = socket_directory()
-    with contextlib.suppress(FileExistsError):
+    with contextlib.suppress(FileExistsError):  # by whom, is looked at next
         os.mkdir(directory, 0o700)
     check_directory(directory)
     for path in directory.glob("*.sock"):
@@ -90,8 +90,28 @@ def default_path() -> Path:
     return path
 
 
+def prepare_path(wanted: str | None) -> Path:
+    """Return where to listen: *wanted*, with its directory made, or a path of this process's own.
+
+    Raises:
+        SupervisorError: the directory cannot be made or used.
+    """
+    try:
+        if wanted is None:
+            return _default_path()
+        path = Path(wanted).absolute()
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        return path
+    except OSError as exc:
+        raise SupervisorError(f"cannot make a place for the control socket: {exc}") from exc
+
+
 def listen(path: Path) -> socket.socket:
-    """Return a listening socket at *path*, which only this user may connect to."""
+    """Return a listening socket at *path*, which only this user may connect to.
+
+    Raises:
+        SupervisorError: another server listens there, or it cannot be made.
+    """
     if path.is_socket() and not answers(path):
         path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX)
@@ -108,3 +128,51 @@ def listen(path: Path) -> socket.socket:
         raise SupervisorError(f"cannot listen on the control socket {path}: {reason}") from exc
     listener.setblocking(False)
     return listener
+
+
+class ControlSocket:
+    """One server's socket: made, listening, and removed again.
+
+    Args:
+        wanted: its path; the directory is made with mode 0700 if it is missing.
+            Default: ``<pid>.sock`` in :func:`socket_directory`.
+        given: a socket that listens at that path already and stays somebody else's,
+            as does the file.
+    """
+
+    def __init__(self, wanted: str | None, given: socket.socket | None) -> None:
+        self._wanted = wanted
+        self._given = given
+        self._inode: tuple[int, int] | None = None
+        self.path: Path | None = None  # where it listens; None as long as it does not
+
+    def open(self) -> socket.socket:
+        """Return the listening socket, for the caller to close.
+
+        Raises:
+            SupervisorError: the socket or its directory cannot be used.
+        """
+        if self._given is not None:
+            assert self._wanted is not None, "a listener comes with its path"
+            self.path = Path(self._wanted)
+            # A copy: the caller closes what it listens on, and this one is not ours.
+            listener = self._given.dup()
+            listener.setblocking(False)
+            return listener
+        path = prepare_path(self._wanted)
+        listener = listen(path)
+        found = os.stat(path)
+        self.path, self._inode = path, (found.st_dev, found.st_ino)
+        return listener
+
+    def remove(self) -> None:
+        """Remove the file if it was made here. After the socket is closed."""
+        assert self.path is not None, "it listened, so it has a path"
+        try:
+            found = os.lstat(self.path)
+            # Somebody may have removed ours and put another in its place.
+            if (found.st_dev, found.st_ino) == self._inode:
+                os.unlink(self.path)
+        except FileNotFoundError:
+            pass  # somebody removed it: that is all we want
+        self.path = None

@@ -31,12 +31,16 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RoomBody(Body, frozen=True):
+    """A room, as :class:`supervisor.job.Room` has it."""
+
     name: str
     sid: str = ""
     metadata: str = ""
 
 
 class ParticipantBody(Body, frozen=True):
+    """A publisher, as :class:`supervisor.job.Participant` has it."""
+
     identity: str
     name: str = ""
     sid: str = ""
@@ -45,6 +49,8 @@ class ParticipantBody(Body, frozen=True):
 
 
 class SubmitBody(Body, frozen=True):
+    """``POST /jobs``. *wait*: seconds; True: until the jobs have ended."""
+
     room: str | RoomBody
     metadata: str = ""
     publishers: list[str | ParticipantBody] = []
@@ -54,6 +60,8 @@ class SubmitBody(Body, frozen=True):
 
 
 class DrainBody(Body, frozen=True):
+    """``POST /drain``. *timeout*: seconds, None for ever; ``drain_timeout`` unless given."""
+
     timeout: float | msgspec.UnsetType | None = msgspec.UNSET
 
 
@@ -79,12 +87,14 @@ def decode(body: bytes, kind: type[T]) -> T:
 
 
 def checked_seconds(name: str, value: float) -> float:
+    """Return *value*, or raise a 400 unless it is a number of seconds that can be waited for."""
     if not (math.isfinite(value) and value >= 0):
         raise failure(web.HTTPBadRequest, f"{name}: expected seconds, 0 or more, got {value}")
     return value
 
 
 def query_number(query: Mapping[str, str], name: str, default: float) -> float:
+    """Return a number of the query, 0 or more, or raise a 400."""
     text = query.get(name)
     try:
         return default if text is None else checked_seconds(name, float(text))
@@ -93,6 +103,7 @@ def query_number(query: Mapping[str, str], name: str, default: float) -> float:
 
 
 def encode(data: object) -> bytes:
+    """Return *data* as JSON; what JSON does not know goes as text."""
     try:
         return msgspec.json.encode(data, enc_hook=str)
     except UnicodeEncodeError:  # a lone surrogate in somebody's text: JSON can escape it
@@ -100,16 +111,19 @@ def encode(data: object) -> bytes:
 
 
 def respond(data: object, status: int = 200, **headers: str) -> web.Response:
+    """Return an answer with *data* as JSON."""
     return web.Response(
         body=encode(data), status=status, content_type="application/json", headers=headers
     )
 
 
 def failure(kind: type[web.HTTPError], sentence: str) -> web.HTTPError:
+    """Return an error to raise; the client reads *sentence*."""
     return kind(text=sentence)
 
 
 def refusal(answer: Answer) -> web.Response:
+    """Return why a job was not taken: 409 for the user's no, 503 for "not now"."""
     if answer.reason == "rejected":
         detail = answer.detail or "rejected by on_request"
         body = {"error": detail if detail.startswith("rejected") else f"rejected: {detail}"}
@@ -121,6 +135,7 @@ def refusal(answer: Answer) -> web.Response:
 
 
 def job_as_data(handle: JobHandle[Any]) -> dict[str, Any]:
+    """Return a job as clients see it."""
     info, outcome, record = handle.info, handle.outcome, handle.record
     return {
         "id": info.id,
@@ -149,12 +164,14 @@ class History:
         self._jobs: OrderedDict[str, bytes] = OrderedDict()
 
     def add(self, job_id: str, text: bytes) -> None:
+        """Remember a job that has ended, as JSON."""
         self._bytes += len(text) - len(self._jobs.pop(job_id, b""))
         self._jobs[job_id] = text
         while len(self._jobs) > self._max_jobs or self._bytes > self._max_bytes:
             self._bytes -= len(self._jobs.popitem(last=False)[1])
 
     def get(self, job_id: str) -> bytes | None:
+        """Return its JSON, or None if it is not known, or not any more."""
         return self._jobs.get(job_id)
 
     def all(self) -> list[tuple[str, str]]:
@@ -162,4 +179,5 @@ class History:
         return [(job_id, text.decode()) for job_id, text in self._jobs.items()]
 
     def latest(self, count: int) -> Iterable[bytes]:
+        """Return the JSON of the last *count* jobs, the newest first."""
         return islice(reversed(self._jobs.values()), count)

@@ -32,6 +32,9 @@ def lifecycle_machine(
         entrypoint: yours; each deed then names a room.
         options: of the pool or the server. The machine chooses ``num_idle_processes``
             and ``max_jobs`` itself.
+
+    Raises:
+        ValueError: no deed, or none that leaves nothing behind.
     """
     if not deeds or all(deed.leaves_strays for deed in deeds):
         raise ValueError("name at least one deed that leaves nothing behind")

@@ -20,6 +20,7 @@ import multiprocess.resource_tracker
 import psutil
 
 from supervisor import launch
+from supervisor.clock import monotonic
 
 _PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
 
@@ -63,7 +64,7 @@ def children() -> set[psutil.Process]:
         try:
             if process.status() != psutil.STATUS_ZOMBIE:
                 found.add(process)
-        except psutil.NoSuchProcess:
+        except psutil.NoSuchProcess:  # it ended while we looked
             continue
     return found
 
@@ -77,7 +78,7 @@ def reap_orphans(started_here: set[int]) -> list[int]:
                 if process.pid in started_here:
                     own.append(process.pid)
                 os.waitpid(process.pid, os.WNOHANG)
-        except (psutil.NoSuchProcess, ChildProcessError):
+        except (psutil.NoSuchProcess, ChildProcessError):  # reaped meanwhile
             continue
     return own
 
@@ -98,9 +99,9 @@ def descriptors() -> dict[int, str]:
 
 def wait_until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Return once *condition* holds; for facts of the kernel that announce themselves to nobody."""
-    deadline = time.monotonic() + seconds  # noqa: TID251 - a test's patience, not the library's clock
+    deadline = monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {condition}"  # noqa: TID251
+        assert monotonic() < deadline, f"not within {seconds} s: {condition}"
         time.sleep(0.005)
 
 
@@ -129,7 +130,7 @@ def leaves_nothing() -> Iterator[None]:
     try:
         yield
     finally:
-        launch.FreshProcess.start = start  # type: ignore[method-assign]
+        launch.FreshProcess.start = start  # type: ignore[method-assign]  # as it was
     assert_nothing_left(before, started_here)
 
 

@@ -185,7 +185,7 @@ class Lifecycles(RuleBasedStateMachine, Steps):
     def _harm(self, worker: Worker, number: signal.Signals) -> None:
         self._harmed_workers += 1
         assert worker.pidfd is not None
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError):  # it has ended by itself
             signal.pidfd_send_signal(worker.pidfd, number)
         story = None if worker.job is None else self._stories.get(worker.job.id)
         if worker.job is not None and story is not None:
@@ -357,7 +357,7 @@ async def _cancel_caller(handle: JobHandle[Any]) -> None:
     task = asyncio.ensure_future(caller())
     await asyncio.sleep(0)  # it waits now
     task.cancel()
-    # The job may have ended in that one turn.
+    # The job may have ended in that one turn, with whatever it raised.
     with contextlib.suppress(asyncio.CancelledError, Exception):
         await task
 

@@ -20,7 +20,11 @@ T = TypeVar("T")
 
 
 async def soon(awaitable: Awaitable[T], seconds: float = PATIENCE) -> T:
-    """Await with a limit that only matters when the test fails."""
+    """Await with a limit in seconds that only matters when the test fails.
+
+    Raises:
+        asyncio.TimeoutError: it did.
+    """
     return await asyncio.wait_for(awaitable, seconds)
 
 

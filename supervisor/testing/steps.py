@@ -79,7 +79,7 @@ class Steps:
         """Wait for up to *count* events, a moment for each."""
         for _ in range(count):
             self.changed.clear()
-            with contextlib.suppress(asyncio.TimeoutError):
+            with contextlib.suppress(asyncio.TimeoutError):  # there may be none to come
                 await asyncio.wait_for(self.changed.wait(), 0.05)
 
     async def until_idle(self, target: int) -> None:
@@ -124,6 +124,7 @@ class Steps:
     def clean_up(self, before: Surroundings) -> None:
         """Leave nothing to the next history, however this one ended."""
         if not self.loop.is_closed():
+            # A history that has failed says why by itself; what its ruins raise is no news.
             with contextlib.suppress(Exception):
                 self.run(soon(self._give_up(), _GIVE_UP))
             for task in asyncio.all_tasks(self.loop):
@@ -131,7 +132,7 @@ class Steps:
             with contextlib.suppress(AssertionError):
                 self.end_loop()
         for process in children() - before.processes:
-            with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended by itself
                 process.kill()
         wait_until(lambda: not children() - before.processes)
         reap_orphans(set())

@@ -57,6 +57,12 @@ def test_a_spread_is_the_median_between_the_extremes(rounds: list[float]) -> Non
     )
 
 
+def test_a_spread_shows_its_extremes_in_the_unit_of_its_median() -> None:
+    spread = Spread.of([0.0021, 0.0014, 0.0125])
+    assert spread.text(1e3, digits=1, unit=" ms") == "2.1 ms (1.4–12.5)"
+    assert spread.text(1e3) == "2 (1–12)"
+
+
 def test_ratios_are_taken_round_by_round() -> None:
     assert ratios([2.0, 9.0, 8.0], [1.0, 3.0, 4.0]) == [2.0, 3.0, 2.0]
 

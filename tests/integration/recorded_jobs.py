@@ -1,8 +1,6 @@
-"""Jobs that leave evidence: each appends one line to a ledger before it does anything else.
+"""Jobs to be met with in tests: what they do, and the same with a line in a ledger first.
 
-A line is under PIPE_BUF and written by one ``write`` with O_APPEND, so lines of
-processes that write at the same time never mix. It holds what the invariants
-need: which job, in which process, warmed by which run of ``setup_fnc`` and when.
+The ledger is the library's own, ``supervisor.testing.ledger``.
 """
 
 from __future__ import annotations
@@ -14,68 +12,33 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from supervisor import JobContext, JobProcess, get_job_context
+from supervisor import JobContext, JobProcess
 from supervisor.errors import JobCancelled
+from supervisor.testing.ledger import run_and_note, warm_and_note
 
 # Well over what a warm worker weighs, well under what a test machine has.
 HOG_MB: Final = 160
 HOG_LIMIT_MB: Final = 80.0
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One execution of one job, as the job saw it. Moments in monotonic seconds."""
-
-    job: str
-    pid: int
-    began_at: float
-    setup_pid: int
-    setup_done_at: float
-    setup_token: str  # one for each run of setup_fnc: a process id may be used again
-
-
 def set_up(proc: JobProcess) -> None:
     """Warm up for some milliseconds, so that a worker can be met while it does."""
     time.sleep(0.02)
-    proc.userdata["token"] = os.urandom(8).hex()
-    proc.userdata["pid"] = os.getpid()
-    proc.userdata["done_at"] = time.monotonic()
 
 
 async def set_up_later(proc: JobProcess) -> None:
     """The same, async."""
     await asyncio.sleep(0.02)
-    set_up(proc)
 
 
-def note(ledger: str, job: str) -> None:
-    """Write that *job* has begun here."""
-    began_at = time.monotonic()
-    warm = get_job_context().proc.userdata
-    line = f"{job} {os.getpid()} {began_at} {warm['pid']} {warm['done_at']} {warm['token']}\n"
-    fd = os.open(ledger, os.O_WRONLY | os.O_APPEND)
-    try:
-        os.write(fd, line.encode())
-    finally:
-        os.close(fd)
+def set_up_and_note(proc: JobProcess) -> None:
+    """The first, for the jobs at the end of this file."""
+    warm_and_note(set_up, proc)
 
 
-def read_ledger(ledger: str) -> list[Entry]:
-    """Return every execution that was noted."""
-    entries = []
-    with open(ledger, encoding="ascii") as file:
-        for line in file:
-            job, pid, began, setup_pid, setup_done, token = line.split()
-            entries.append(
-                Entry(job, int(pid), float(began), int(setup_pid), float(setup_done), token)
-            )
-    return entries
-
-
-# ── what a job may do after it was noted ─────────────────────────────────────
+# ── what a job may do ────────────────────────────────────────────────────────
 
 
 def return_a_value() -> str:
@@ -201,24 +164,27 @@ ASYNC_DEEDS: Final[dict[str, Callable[[], object]]] = {
 ALL_DEEDS: Final = {**DEEDS, **ASYNC_DEEDS}
 
 
+# ── the same, noted ──────────────────────────────────────────────────────────
+
+
 def noted(ledger: str, job: str, deed: str) -> object:
     """Note that the job has begun, and do the deed."""
-    note(ledger, job)
-    return DEEDS[deed]()
+    return run_and_note(ledger, job, DEEDS[deed], ())
 
 
 async def noted_async(ledger: str, job: str, for_ever: bool) -> str:
     """The same for a coroutine: return, or wait for ever."""
-    note(ledger, job)
-    await asyncio.sleep(0)
-    if for_ever:
-        await asyncio.Event().wait()
-    return "value"
+    answer: str = await run_and_note(ledger, job, await_for_ever if for_ever else await_once, ())
+    return answer
 
 
 def noted_for_a_while(ledger: str, job: str, seed: int) -> str:
     """Take up to twenty milliseconds, by computing or by waiting."""
-    note(ledger, job)
+    answer: str = run_and_note(ledger, job, take_a_while, (seed,))
+    return answer
+
+
+def take_a_while(seed: int) -> str:
     chance = random.Random(seed)
     until = time.monotonic() + chance.uniform(0.0, 0.02)
     if chance.random() < 0.5:

@@ -21,6 +21,7 @@ import pytest
 
 from supervisor import JobHandle, JobStatus, ProcessPool
 from supervisor.job import Exit
+from supervisor.testing.ledger import read as read_ledger
 from tests.integration import recorded_jobs as jobs
 from tests.integration.conftest import descriptors, soon
 
@@ -129,7 +130,7 @@ class Load:
             assert status in CRASHES.get(deed, {JobStatus.SUCCEEDED}), told
             if deed in EXITS:
                 assert exit == EXITS[deed], told
-        entries = jobs.read_ledger(self._ledger)
+        entries = read_ledger(self._ledger)
         assert Counter(entry.job for entry in entries) == dict.fromkeys(self.deeds, 1)
         assert len({entry.setup_token for entry in entries}) == JOBS, "jobs shared a process"
 
@@ -137,7 +138,7 @@ class Load:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_each_of_many_jobs_ends_once_and_nothing_grows(ledger: str) -> None:
-    pool = ProcessPool(setup_fnc=jobs.set_up, num_idle_processes=4, max_jobs=IN_FLIGHT)
+    pool = ProcessPool(setup_fnc=jobs.set_up_and_note, num_idle_processes=4, max_jobs=IN_FLIGHT)
     async with pool:
         load = Load(pool, ledger, random.Random(seed()))
         await soon(load.run(SETTLED_AFTER), 280)

@@ -31,6 +31,7 @@ from supervisor import (
     WorkerLost,
 )
 from supervisor.errors import OptionError
+from supervisor.testing.ledger import read as read_ledger
 from tests.integration import recorded_jobs as jobs
 from tests.integration.conftest import soon
 
@@ -276,7 +277,10 @@ async def test_random_calls_from_many_tasks_break_nothing(tmp_path: Path, cancel
     loop.set_exception_handler(lambda _, context: errors.append(context))
     seconds = float(os.environ.get("GREENROOM_SECONDS", SECONDS))
     async with ProcessPool(
-        setup_fnc=jobs.set_up, num_idle_processes=2, max_jobs=8, shutdown_process_timeout=1.0
+        setup_fnc=jobs.set_up_and_note,
+        num_idle_processes=2,
+        max_jobs=8,
+        shutdown_process_timeout=1.0,
     ) as pool:
         actions = Actions(pool, str(ledger), random.Random(seed()))
         deadline = loop.time() + seconds
@@ -294,7 +298,7 @@ async def test_random_calls_from_many_tasks_break_nothing(tmp_path: Path, cancel
     assert all(handle.done() for handle in actions.handles)
     assert actions.endings == Counter(handle.id for handle in actions.handles)
     assert set(actions.endings.values()) <= {1}
-    runs = Counter(entry.job for entry in jobs.read_ledger(str(ledger)))
+    runs = Counter(entry.job for entry in read_ledger(str(ledger)))
     assert set(runs.values()) <= {1}, f"ran twice: {[j for j, n in runs.items() if n > 1]}"
     assert pool.stats().alive == 0
     actions.handles.clear()

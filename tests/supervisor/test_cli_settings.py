@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 
 from supervisor.cli import settings
-from supervisor.cli.settings import NONE, SETTINGS
+from supervisor.cli.settings import SETTINGS
+from supervisor.cli.values import NONE
 from supervisor.options import ServerOptions
 
 

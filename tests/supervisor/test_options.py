@@ -10,17 +10,17 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, strategies as st
 
-from supervisor import options
+from supervisor import cpus as granted, options
+from supervisor.checks import LOG_LEVELS
+from supervisor.cpus import cpu_count
 from supervisor.errors import OptionError
 from supervisor.options import (
     CHANGEABLE,
-    LOG_LEVELS,
     AgentServerPermissions,
     PerMode,
     PoolOptions,
     ResourceLimits,
     ServerOptions,
-    cpu_count,
     default_idle,
     default_start_method,
 )
@@ -435,7 +435,7 @@ def test_the_cpus_that_may_be_used(
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(os, "sched_getaffinity", lambda _pid: set(range(cpus)))
-        patched.setattr(options, "cgroup_cpu_quota", lambda: quota)
+        patched.setattr(granted, "cgroup_cpu_quota", lambda: quota)
         assert cpu_count() == expected
 
 
@@ -443,7 +443,7 @@ def test_without_an_affinity_all_cpus_count(monkeypatch: pytest.MonkeyPatch) -> 
     with monkeypatch.context() as patched:
         patched.delattr(os, "sched_getaffinity")
         patched.setattr(os, "cpu_count", lambda: None)
-        patched.setattr(options, "cgroup_cpu_quota", lambda: None)
+        patched.setattr(granted, "cgroup_cpu_quota", lambda: None)
         assert cpu_count() == 1
 
 

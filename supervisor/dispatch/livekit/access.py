@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlencode, urlsplit
@@ -106,7 +106,8 @@ def find_proxy(option: str | None, host: str, environment: Mapping[str, str]) ->
     low = {name.lower(): value for name, value in environment.items()}
     proxy = low.get("https_proxy") or low.get("http_proxy")
     exempt = {"no": low.get("no_proxy", "")}
-    # typeshed does not know it, though it is what urllib itself asks on Linux.
-    if not proxy or urllib.request.proxy_bypass_environment(host, exempt):  # type: ignore[attr-defined]
+    # What urllib itself asks on Linux.
+    bypass: Callable[[str, Mapping[str, str]], bool] = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]  # not in typeshed
+    if not proxy or bypass(host, exempt):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"

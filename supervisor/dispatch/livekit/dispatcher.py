@@ -179,7 +179,7 @@ class LiveKitDispatcher:
                     tries = "" if count == 1 else f" ({count} attempts, the last one now)"
                     raise SupervisorError(f"{exc}{tries}") from None
                 logger.warning("%s (attempt %d)", exc, self._retries.failures)
-            with contextlib.suppress(asyncio.TimeoutError):
+            with contextlib.suppress(asyncio.TimeoutError):  # nobody was in a hurry
                 await within(self._retries.wait, self._hurry.wait())
                 self._hurry.clear()
 

@@ -1,0 +1,80 @@
+"""What one value may be, whoever was given it.
+
+Options, arguments of calls and words on a command line come from people, and are
+checked by the same functions, so that the complaint is always the same: the name,
+the value, what is allowed. What several options must be *together* is checked where
+they are known, in ``options.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Final
+
+from supervisor.errors import OptionError
+
+LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+def check_number(
+    name: str, value: object, *, at_least: float = 0.0, above: float | None = None
+) -> None:
+    """Raise OptionError unless *value* is a number in range. Infinity is a number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise OptionError(name, value, "a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        raise OptionError(name, value, "a number that a float can hold") from None
+    if math.isnan(number):
+        raise OptionError(name, value, "a number")
+    if above is not None and not value > above:
+        raise OptionError(name, value, f"a number above {above:g}")
+    if value < at_least:
+        raise OptionError(name, value, f"a number of at least {at_least:g}")
+
+
+def check_bool(name: str, value: object) -> None:
+    """Raise OptionError unless *value* is True or False."""
+    if not isinstance(value, bool):
+        raise OptionError(name, value, "True or False")
+
+
+def check_int(name: str, value: object, *, at_least: int = 0) -> None:
+    """Raise OptionError unless *value* is a whole number in range."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise OptionError(name, value, "a whole number")
+    if value < at_least:
+        raise OptionError(name, value, f"a whole number of at least {at_least}")
+
+
+def check_text(name: str, value: object) -> str:
+    """Return *value*, or raise OptionError unless it is text that can be sent as UTF-8."""
+    if not isinstance(value, str):
+        raise OptionError(name, value, "a string")
+    try:
+        value.encode()
+    except UnicodeEncodeError as exc:
+        raise OptionError(name, value, "a string without lone surrogates") from exc
+    return value
+
+
+def check_hook(name: str, value: object) -> None:
+    """Raise OptionError unless *value* can be called, or is None."""
+    if value is not None and not callable(value):
+        raise OptionError(name, value, "a function, or None")
+
+
+def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
+    """Raise OptionError unless *value* is one of *choices*."""
+    allowed = tuple(choices)
+    if value not in allowed:
+        raise OptionError(name, value, "one of " + ", ".join(allowed))
+
+
+def check_log_level(name: str, value: object) -> str:
+    """Return the level in upper case, or raise OptionError."""
+    if not isinstance(value, str) or value.upper() not in LOG_LEVELS:
+        raise OptionError(name, value, "one of " + ", ".join(LOG_LEVELS))
+    return value.upper()
