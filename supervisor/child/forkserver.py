@@ -27,7 +27,6 @@ import select
 import signal
 import socket
 import sys
-import threading
 import time
 import traceback
 from typing import Any, Final, NoReturn
@@ -53,16 +52,13 @@ from supervisor.child.answer import error_text
 from supervisor.child.boot import Boot, Ends, Hooks
 from supervisor.child.context import JobProcess
 from supervisor.child.practice import practise
+from supervisor.child.threads import check_single_threaded
 from supervisor.child.worker import Worker, report_failure, say_hello
 
 # How long the last sweep may take. A process in an uninterruptible wait (a dead
 # network file system) cannot be reaped; nothing waits for it longer than this.
 _SWEEP_SECONDS: Final = 5.0
 _STRAY_SECONDS: Final = 0.005
-
-
-class ThreadsLeft(Exception):
-    """Imports or ``preload_fnc`` left threads running: forking would copy their locks."""
 
 
 def main(boot: Boot) -> None:
@@ -136,49 +132,11 @@ def _run_preload(preload_fnc: Any, proc: JobProcess) -> None:
         asyncio.run(awaited())
 
 
-def check_single_threaded() -> None:
-    """Raise unless this process has one thread, or others that end at a fork.
-
-    Native threads without a Python name are given a chance: libraries that know
-    about fork (OpenBLAS) take theirs down in an atfork handler. So one child is
-    forked that does nothing, and what still runs after it stays.
-
-    Raises:
-        ThreadsLeft: it names them.
-    """
-    named = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
-    if named:
-        raise ThreadsLeft(_complaint([thread.name for thread in named]))
-    if sys.platform == "linux" and len(os.listdir("/proc/self/task")) > 1:
-        probe = os.fork()
-        if probe == 0:
-            os._exit(0)
-        os.waitpid(probe, 0)
-        left = [task for task in os.listdir("/proc/self/task") if int(task) != os.getpid()]
-        if left:
-            raise ThreadsLeft(_complaint([_thread_name(task) for task in left]))
-
-
-def _thread_name(task: str) -> str:
-    try:
-        with open(f"/proc/self/task/{task}/comm", encoding="utf-8", errors="replace") as file:
-            return f"{file.read().strip()} (native, id {task})"
-    except OSError:
-        return f"native, id {task}"
-
-
-def _complaint(names: list[str]) -> str:
-    return (
-        f"preload_fnc or an import left {len(names)} thread(s) running: {', '.join(names)}. "
-        "A process with threads must not fork: move that work to setup_fnc, "
-        "or use multiprocessing_context='spawn'"
-    )
-
-
 def _share_resource_tracker(fd: int) -> None:
     """Use the supervisor's tracker for the standard library's shared memory, not one each."""
     from multiprocessing import resource_tracker
 
+    # What multiprocessing itself does in its children; typeshed leaves it out.
     resource_tracker._resource_tracker._fd = fd  # type: ignore[attr-defined]
 
 
