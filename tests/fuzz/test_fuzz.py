@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from ipc.errors import ProtocolError
+from ipc.mark import moment_of, read_mark
 from ipc.messages import Decoder
+from supervisor.record import JobRecord
 from supervisor.worker import Worker
 from supervisor.workers import Workers
 from tests.fuzz import __main__ as command, decoders, forkserver, handler
@@ -81,6 +83,19 @@ def test_a_rule_that_is_not_kept_is_found(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(Workers, "warmed", tells_everything)
     with pytest.raises(AssertionError, match=r"episode .* of seed"):
+        handler.run(20_000, FIXED_SEED)
+
+
+def test_a_mark_that_is_not_expected_to_hold_nonsense_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def rounds(self: Worker, job: JobRecord) -> float | None:
+        moment = moment_of(read_mark(self._mark))
+        assert moment is not None
+        return float(round(moment)) if moment else None  # which NaN and infinities refuse
+
+    monkeypatch.setattr(Worker, "_marked", rounds)
+    with pytest.raises((ValueError, OverflowError), match="cannot convert float"):
         handler.run(20_000, FIXED_SEED)
 
 
