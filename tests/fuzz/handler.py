@@ -204,7 +204,7 @@ class _Episode:
         return (now, now - 1e-6, now - 0.5, now - 1e5, now + 1e-6, now + 0.5, now + 1e5, -now)
 
     def _is_looked_at(self) -> None:
-        self._stage.workers.learn_who_has_begun()
+        self._stage.loop.call_soon(self._stage.workers.learn_who_has_begun)
         self._stage.loop.turn()
 
     def _time_passes(self) -> None:
