@@ -15,7 +15,7 @@ import pytest
 from ipc.errors import ProtocolError
 from ipc.mark import moment_of, read_mark
 from ipc.messages import Decoder
-from supervisor.beginning import Beginning
+from supervisor.lifecycle import State
 from supervisor.worker import Worker
 from supervisor.workers import Workers
 from tests.fuzz import __main__ as command, decoders, forkserver, handler
@@ -89,12 +89,15 @@ def test_a_rule_that_is_not_kept_is_found(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_mark_that_is_not_expected_to_hold_nonsense_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def rounds(self: Beginning, handed_at: float, now: float) -> float | None:
-        moment = moment_of(read_mark(self._fd))
-        assert moment is not None and round(moment) is not None  # NaN and infinities refuse
-        return None
+    has_begun = Worker.has_begun
 
-    monkeypatch.setattr(Beginning, "moment", rounds)
+    def rounds(self: Worker) -> bool:
+        if self.state is State.RUNNING:
+            moment = moment_of(read_mark(self._beginning._fd))
+            assert moment is not None and round(moment) is not None  # NaN and infinities refuse
+        return has_begun(self)
+
+    monkeypatch.setattr(Worker, "has_begun", rounds)
     with pytest.raises(AssertionError, match=r"episode .* of seed .*cannot convert float"):
         handler.run(20_000, FIXED_SEED)
 
