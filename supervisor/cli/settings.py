@@ -35,6 +35,8 @@ from supervisor.cli.values import (
 from supervisor.options import START_METHODS, ServerOptions
 
 PREFIX: Final = "GREENROOM_"
+
+
 # ── the table ────────────────────────────────────────────────────────────────
 
 
