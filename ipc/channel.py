@@ -86,7 +86,11 @@ class BlockingChannel(Generic[M]):
             self.fill()
 
     def next_buffered(self) -> tuple[M, list[int]] | Need:
-        """Return a message that was read already, or say why there is none. Never waits."""
+        """Return a message that was read already, or say why there is none. Never waits.
+
+        Raises:
+            ProtocolError: what came is no message, or ended in the middle of one.
+        """
         frame = self._frames.next_frame()
         if isinstance(frame, Need):
             return frame

@@ -104,9 +104,13 @@ def _unread(sock: socket.socket) -> int:
 
 def refuse_descriptors(sock: socket.socket) -> None:
     """Let the kernel refuse descriptors that the peer would send. Before Linux 6.16: nothing."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
+    if sys.platform != "linux":
+        return
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
+    except OSError as exc:
+        if exc.errno != errno.ENOPROTOOPT:  # older than that
+            raise
 
 
 def duplicate(descriptors: Iterable[int]) -> tuple[int, ...]:
@@ -213,6 +217,7 @@ def read_memory(fd: int, *, max_bytes: int, what: str = "a payload") -> bytearra
     Raises:
         ProtocolError: it is not sealed memory.
         PayloadTooLarge: it holds more than *max_bytes*.
+        ChannelBroken: it ended early, which sealed memory does not.
     """
     size = check_memory(fd, max_bytes=max_bytes, what=what)
     # Read straight into the object that is handed on: the payload is in memory

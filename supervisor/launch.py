@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import multiprocessing.process
 import os
 import select
@@ -25,6 +26,11 @@ from ipc.mark import make_mark
 from supervisor import travel
 from supervisor.child.boot import Boot, Ends, Hooks, Inherited, Sealed, Settings
 from supervisor.job import Exit, ExitReport
+
+logger = logging.getLogger("greenroom.launch")
+
+# What multiprocessing has for a child whose exit status nobody knows.
+_UNKNOWN_EXIT: Final = 255
 
 T = TypeVar("T")
 
@@ -231,21 +237,43 @@ class FreshProcess:
                 send(self.pid, signal.SIGKILL)
 
     def reap(self) -> ExitReport | None:
-        """Return how it ended, or None if it has not yet. What is left of its group is killed."""
-        if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-            return None
-        # Its zombie keeps the group's number ours until the next line but one.
-        self.kill_group()
-        _, status, usage = os.wait4(self.pid, 0)
-        popen = self._process._popen
-        popen.returncode = os.waitstatus_to_exitcode(status)
-        self._process.close()
+        """Return how it ended, or None if it has not yet. What is left of its group is killed.
+
+        Where the program ignores SIGCHLD, or waits for any child, the process is
+        gone already: nobody knows how it ended, and its number may be another's.
+        """
+        try:
+            if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                return None
+            # Its zombie keeps the group's number ours until the next line but one.
+            self.kill_group()
+            _, status, usage = os.wait4(self.pid, 0)
+        except ChildProcessError:
+            logger.warning(
+                "how process %d ended is not known: this program ignores SIGCHLD or reaps all",
+                self.pid,
+            )
+            self._close(_UNKNOWN_EXIT)
+            return ExitReport(Exit())
+        self._close(os.waitstatus_to_exitcode(status))
         unit = 1 if sys.platform == "darwin" else 1024
         return ExitReport(
             Exit.from_wait_status(status),
             usage.ru_utime + usage.ru_stime,
             usage.ru_maxrss * unit,
         )
+
+    def wait(self) -> ExitReport:
+        """Return how it ended, once it has. Blocks: not for the loop's thread."""
+        with contextlib.suppress(ChildProcessError):  # reap says what that means
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        report = self.reap()
+        assert report is not None, "it was waited for"
+        return report
+
+    def _close(self, exit_code: int) -> None:
+        self._process._popen.returncode = exit_code
+        self._process.close()
 
 
 def kill_by_pidfd(pidfd: int) -> None:

@@ -107,7 +107,7 @@ class SpawnLauncher:
             await asyncio.wait(set(self._starting))
         for worker, process in list(self._processes.items()):
             process.kill_group()
-            report = await in_thread(lambda: _wait(process), "greenroom-reap")  # noqa: B023 - awaited in this turn
+            report = await in_thread(process.wait, "greenroom-reap")
             self._watches.pop(worker)()
             self._processes.pop(worker, None)
             logger.warning("worker %d was still there at the end: %s", worker, report)
@@ -128,11 +128,6 @@ def check_hooks_travel(blueprint: Blueprint) -> None:
         Sealed(blueprint.hooks).__reduce__()
     finally:
         context.set_spawning_popen(None)
-
-
-def _wait(process: FreshProcess) -> object:
-    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    return process.reap()
 
 
 def _stop_watch(stop: Callable[[], None], fd: int | None) -> None:

@@ -241,7 +241,10 @@ class Worker:
         return job.begun
 
     def tell_drain(self, remaining: float | None) -> None:
-        """Tell the job, or the one to come, that the server drains."""
+        """Tell the job, or the one to come, that it will be asked to stop in *remaining* seconds.
+
+        None: the server drains without a limit.
+        """
         self._send(DrainBegan(remaining))
 
     def ping(self, now: float) -> None:

@@ -439,7 +439,7 @@ class Workers:
             self._compare_soon()
 
     def clock_seconds(self, worker: Worker, name: str) -> float | None:
-        """Return an option of that name; the job's own timeout for ``job_timeout``."""
+        """Return the seconds of an option of that name; the job's own for ``job_timeout``."""
         if name == "job_timeout":
             return None if worker.job is None else worker.job.timeout
         if name == "spawn_timeout":

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +194,28 @@ async def test_without_descriptors_jobs_wait_and_the_remedy_is_named(tmp_path: P
             and "raise the limit on open files (ulimit -n)" in text
             for text in told["warnings"]
         )
+
+
+# ── a program that does not want to hear of its children ─────────────────────
+
+
+@pytest.fixture
+def ignored_sigchld() -> Iterator[None]:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
+@pytest.mark.usefixtures("ignored_sigchld")
+@pytest.mark.parametrize("context", ["forkserver", "spawn"])
+async def test_a_pool_works_and_closes_where_the_kernel_reaps_for_the_program(
+    context: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with ProcessPool(multiprocessing_context=context, num_idle_processes=1) as p:
+        first, second = await soon(p.submit(os.getpid)), await soon(p.submit(os.getpid))
+        lost = p.submit(jobs.exit_hard, 7)
+        outcome = await soon(lost.wait())
+    assert first != second
+    assert outcome.status is JobStatus.FAILED
+    assert "this program ignores SIGCHLD" in caplog.text
+    await until(lambda: is_gone(first) and is_gone(second))
