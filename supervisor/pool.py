@@ -16,7 +16,7 @@ from collections.abc import (
 from typing import Any, ParamSpec, TypeVar, overload
 
 from supervisor import clock, travel
-from supervisor.applied import MB, blueprint_of, check_changeable, check_size
+from supervisor.applied import MB, blueprint_of, check_size
 from supervisor.errors import OptionError, PoolClosed
 from supervisor.events import Callback, Emitter
 from supervisor.handle import JobHandle
@@ -24,6 +24,7 @@ from supervisor.job import JobInfo
 from supervisor.options import (
     PoolOptions,
     check_bool,
+    check_changeable,
     check_choice,
     check_int,
     check_number,

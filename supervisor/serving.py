@@ -34,7 +34,7 @@ from supervisor.job import JobInfo, JobOutcome, Session
 from supervisor.launch import Blueprint
 from supervisor.load import LoadMeter
 from supervisor.observers import Observers
-from supervisor.options import Hook, PerMode, ServerOptions, cpu_count
+from supervisor.options import Hook, ServerOptions, cpu_count, settled
 from supervisor.outcome import Ask, Kill
 from supervisor.record import JobRecord
 from supervisor.signals import route_signals
@@ -390,15 +390,6 @@ class _Counting(Announcer):
             extra={"greenroom": {"job_id": job.id, "room": job.handle.info.room.name}},
         )
         super().job_ended(job, result)
-
-
-def settled(options: ServerOptions) -> Any:
-    """Return *options*; every two-fold default in them was settled by ``run``.
-
-    ``Any`` because the types of the fields still allow for both.
-    """
-    assert not isinstance(options.port, PerMode), "resolve() comes first"
-    return options
 
 
 def _heir_among(dispatchers: list[Dispatcher]) -> Heir | None:
