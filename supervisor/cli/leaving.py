@@ -35,7 +35,10 @@ def _keep_the_collector_away() -> None:
 def _may_hold_bytes() -> bool:
     """Return whether a file, a pipe or a connection is open that somebody here writes to."""
     trackers = _resource_trackers()
-    opened = (int(name) for name in os.listdir("/dev/fd"))
+    try:
+        opened = [int(name) for name in os.listdir("/dev/fd")]
+    except OSError:  # /proc is not mounted: nobody can tell
+        return True
     return any(fd > 2 and fd not in trackers and _writes_for_us(fd) for fd in opened)
 
 
