@@ -1,16 +1,15 @@
-"""Options, applied: what children get of them, what a call may weigh, what may change."""
+"""Options, applied: what children get of them, and what a call may weigh."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 from ipc.errors import PayloadTooLarge
 from supervisor.child.boot import Hooks, Settings
-from supervisor.errors import OptionError
 from supervisor.launch import Blueprint
-from supervisor.options import CHANGEABLE, PoolOptions
+from supervisor.options import PoolOptions
 
 MB: Final = 2**20
 
@@ -50,17 +49,6 @@ def _host_level() -> str:
         name for name in ("DEBUG", "INFO", "WARNING", "ERROR") if getattr(logging, name) >= level
     ]
     return known[0] if known else "CRITICAL"
-
-
-def check_changeable(changes: Mapping[str, object], *, running: bool) -> None:
-    """Raise OptionError for the first option that is fixed once processes exist."""
-    for name, value in changes.items():
-        if running and name not in CHANGEABLE:
-            raise OptionError(
-                name,
-                value,
-                "an option that can change while running: " + ", ".join(sorted(CHANGEABLE)),
-            )
 
 
 def check_size(body: bytes, options: PoolOptions) -> None:

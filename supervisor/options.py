@@ -15,7 +15,7 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar, Union
 
@@ -356,3 +356,23 @@ CHANGEABLE: Final = frozenset(
         "max_payload_mb",
     }
 )
+
+
+def check_changeable(changes: Mapping[str, object], *, running: bool) -> None:
+    """Raise OptionError for the first option that is fixed once processes exist."""
+    for name, value in changes.items():
+        if running and name not in CHANGEABLE:
+            raise OptionError(
+                name,
+                value,
+                "an option that can change while running: " + ", ".join(sorted(CHANGEABLE)),
+            )
+
+
+def settled(options: ServerOptions) -> Any:
+    """Return *options*; every two-fold default in them was settled by ``run``.
+
+    ``Any`` because the types of the fields still allow for both.
+    """
+    assert not isinstance(options.port, PerMode), "resolve() comes first"
+    return options

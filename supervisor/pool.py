@@ -16,14 +16,14 @@ from collections.abc import (
 from typing import Any, ParamSpec, TypeVar, overload
 
 from supervisor import clock, travel
-from supervisor.applied import MB, blueprint_of, check_changeable, check_size
+from supervisor.applied import MB, blueprint_of, check_size
 from supervisor.checks import check_bool, check_choice, check_int, check_number, check_text
 from supervisor.cpus import cpu_count
 from supervisor.errors import OptionError, PoolClosed
 from supervisor.events import Callback, Emitter
 from supervisor.handle import JobHandle
 from supervisor.job import JobInfo
-from supervisor.options import PoolOptions
+from supervisor.options import PoolOptions, check_changeable
 from supervisor.outcome import Ask
 from supervisor.poolrun import PoolRun
 from supervisor.record import JobRecord

@@ -11,12 +11,10 @@ import os
 import socket
 import uuid
 from collections.abc import Callable, Iterable
-from typing import Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from supervisor import intake
-from supervisor.applied import check_changeable
 from supervisor.checks import check_hook, check_number
-from supervisor.child.boot import Hooks
 from supervisor.dispatch.base import Answer, Dispatcher, Place
 from supervisor.errors import (
     JobRejected,
@@ -29,10 +27,12 @@ from supervisor.events import Callback, Emitter
 from supervisor.handle import JobHandle
 from supervisor.intake import Agent
 from supervisor.job import JobInfo, Participant, Room, ServerType
-from supervisor.options import Hook, ServerOptions
-from supervisor.serving import Serving, settled
+from supervisor.options import Hook, ServerOptions, check_changeable, settled
 from supervisor.stats import PoolStats
-from supervisor.succession import Succession
+
+if TYPE_CHECKING:
+    from supervisor.serving import Serving
+    from supervisor.succession import Succession
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -211,6 +211,11 @@ class AgentServer:
             raise NotRunnable("no entrypoint: decorate a function with @server.rtc_session()")
         if self._serving is not None:
             raise RuntimeError("an AgentServer runs once; make another one")
+        # Here, because the program's main file is imported in the children too, and
+        # they define a server but never run it.
+        from supervisor.child.boot import Hooks
+        from supervisor.serving import Serving
+
         options = self._options = self._options.resolve(devmode=devmode)
         hooks = Hooks(
             preload_fnc=options.preload_fnc,

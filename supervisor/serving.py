@@ -33,7 +33,7 @@ from supervisor.job import JobInfo, Session
 from supervisor.launch import Blueprint
 from supervisor.load import LoadMeter
 from supervisor.observers import CountingAnnouncer, Observers
-from supervisor.options import Hook, PerMode, ServerOptions
+from supervisor.options import Hook, ServerOptions, settled
 from supervisor.outcome import Ask, Kill
 from supervisor.record import JobRecord
 from supervisor.signals import route_signals
@@ -329,12 +329,3 @@ class Serving:
             max_jobs=options.max_jobs,
             cpus=self.meter.cpus,
         )
-
-
-def settled(options: ServerOptions) -> Any:
-    """Return *options*; every two-fold default in them was settled by ``run``.
-
-    ``Any`` because the types of the fields still allow for both.
-    """
-    assert not isinstance(options.port, PerMode), "resolve() comes first"
-    return options

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from supervisor.child import isolate
 from supervisor.cli.entry import Server
+from supervisor.cli.leaving import leave_quickly
 from supervisor.cli.notify import Notifier, StatusLine
 from supervisor.cli.output import log_to_stdout
 from supervisor.cli.settings import unknown_variables
@@ -61,6 +62,7 @@ def serve(
     isolate.set_title("supervisor")
     if socket is not None:
         os.environ["GREENROOM_SOCKET"] = socket  # where the local dispatcher looks
+    leave_quickly()
     notifier = Notifier()
     if notifier.listening:
         StatusLine(server, notifier)

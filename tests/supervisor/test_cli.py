@@ -28,6 +28,7 @@ import sys
 from supervisor import cli
 from supervisor.errors import NotAdmitted, SetupFailed, SupervisorError
 from tests.supervisor.fakes_host import FakeServer
+{prelude}
 if __name__ == "__main__":
     cli.run_app(FakeServer({arguments}))
 """
@@ -52,10 +53,11 @@ class Shell:
         }
         self.environment |= {"XDG_RUNTIME_DIR": str(directory), "PYTHONPATH": str(ROOT)}
         self.servers: list[subprocess.Popen[str]] = []
+        self.prelude = ""
 
     def command(self, *words: str, arguments: str = "") -> list[str]:
         program = self.directory / "agent.py"
-        program.write_text(PROGRAM.format(arguments=arguments))
+        program.write_text(PROGRAM.format(arguments=arguments, prelude=self.prelude))
         return [sys.executable, "-X", "dev", str(program), *words]
 
     def run(self, *words: str, arguments: str = "", stdin: str = "", **environment: str) -> Run:
@@ -522,6 +524,39 @@ def test_a_directory_of_somebody_else_is_not_trusted(shell: Shell) -> None:
         1,
         f"greenroom: {directory} belongs to uid 65534, not to this user\n",
     )
+
+
+# ── the end ──────────────────────────────────────────────────────────────────
+
+LEFT_BEHIND = """
+import os
+class Leaves:  # a class hangs in a cycle: only the garbage collector gets at what it has
+    def __del__(self): print("finalized", file=sys.__stderr__)
+class Keeps:
+    leaves = Leaves()
+    file = open(os.path.dirname(__file__) + "/log", "w")
+    file.write("the last line")
+"""
+
+
+@pytest.mark.slow
+def test_a_file_that_nobody_closed_has_its_last_lines_when_the_server_has_ended(
+    shell: Shell,
+) -> None:
+    shell.prelude = LEFT_BEHIND
+    shell.begin("start", arguments="port=None")
+    shell.servers[0].send_signal(signal.SIGTERM)
+    status, output = shell.end()
+    assert (status, "finalized" in output) == (0, True)
+    assert (shell.directory / "log").read_text() == "the last line"
+
+
+@pytest.mark.slow
+def test_nothing_is_looked_through_at_the_end_that_may_as_well_be_dropped(shell: Shell) -> None:
+    shell.prelude = LEFT_BEHIND + "Keeps.file.close()\n"
+    shell.begin("start", arguments="port=None")
+    shell.servers[0].send_signal(signal.SIGTERM)
+    assert shell.end() == (0, "")
 
 
 # ── the environment ──────────────────────────────────────────────────────────

@@ -88,3 +88,17 @@ def test_the_pools_and_the_server_need_none_of_the_extras() -> None:
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "[]"
+
+
+def test_a_program_with_a_server_imports_nothing_of_what_runs_it() -> None:
+    """Its children import it too, and never run a server."""
+    code = (
+        "import sys; from supervisor import AgentServer, JobContext, cli; "
+        "server = AgentServer(drain_timeout=1); server.rtc_session(print); "
+        "running = {'multiprocess', 'psutil', 'cloudpickle', 'loguru', 'setproctitle'}; "
+        "running |= {'supervisor.' + name for name in "
+        "('serving', 'workers', 'forkserver', 'launch', 'succession', 'load', 'observers')}; "
+        "print(sorted(running & set(sys.modules)))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"
