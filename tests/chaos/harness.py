@@ -188,8 +188,7 @@ class Harness:
             await asyncio.wait_for(program.ended.wait(), DRAIN_SECONDS)
         except asyncio.TimeoutError:
             self._wrong.append(f"a supervisor did not leave within {DRAIN_SECONDS} s")
-            program.process.send_signal(signal.SIGUSR1)  # where does it hang? The log tells
-            await asyncio.sleep(1.0)
+            await _ask_where_it_hangs(program)
             program.process.kill()
             await program.ended.wait()
 
@@ -225,8 +224,7 @@ class Harness:
     async def _free_stuck(self) -> None:
         assert self._program is not None
         self._wrong.append(f"no outcome for {STUCK_SECONDS} s, in life {self._program.life.name}")
-        self._program.process.send_signal(signal.SIGUSR1)
-        await asyncio.sleep(1.0)
+        await _ask_where_it_hangs(self._program)
         await self._end_life(KILLED)
         await self._start_life()
 
@@ -323,3 +321,10 @@ class Harness:
         fell = [each.until for each in self._injected if each.kind == "SIGKILL of the fork server"]
         over = self._ledger.jobs[job].told_at
         return self._runs.parents[job] == os.getpid() or any(began <= each <= over for each in fell)
+
+
+async def _ask_where_it_hangs(program: Program) -> None:
+    """Have the log tell: the threads, and if its loop still turns the tasks and workers as well."""
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        program.process.send_signal(number)
+        await asyncio.sleep(1.0)

@@ -12,7 +12,9 @@ time namespace can shift the monotonic clocks but not the wall clock.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import logging
 import os
 import signal
 import time
@@ -25,6 +27,8 @@ from supervisor.lifecycle import State
 from supervisor.worker import Worker
 from supervisor.workers import Workers
 from tests.chaos.journal import Journal
+
+logger = logging.getLogger("chaos")
 
 # What a process of ours may get at any time without being harmed.
 STORM: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGWINCH, signal.SIGURG)
@@ -97,6 +101,17 @@ class Saboteur:
 
     def _done(self, fault: dict[str, Any]) -> None:
         self._journal.now("x", fault["number"])
+
+    def tell_all(self) -> None:
+        """Log every worker and every task: the harness has found us stuck."""
+        for workers in self._pools:
+            logger.error("fork server %s, %s", workers.forkserver_pid, workers.stats())
+            for worker in workers.all:
+                logger.error("%r, job %r", worker, worker.job)
+        for task in asyncio.all_tasks():
+            text = io.StringIO()
+            task.print_stack(file=text)
+            logger.error("%s", text.getvalue())
 
     # ── orders ───────────────────────────────────────────────────────────────
 

@@ -87,6 +87,7 @@ class Subject:
 
     async def run(self) -> int:
         """Serve until drained; return the exit status."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, self._saboteur.tell_all)
         server = AgentServer(
             num_idle_processes=4,
             setup_fnc=set_up,
