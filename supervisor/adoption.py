@@ -10,11 +10,16 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from typing import Final
 
 from supervisor.job import Exit, ExitReport
-from supervisor.launch import kill_by_pidfd, watch_exit
+from supervisor.launch import duplicate_or_none, kill_by_pidfd, watch_exit
+from supervisor.lifecycle import State
 from supervisor.pidinfo import exit_of
 from supervisor.worker import Worker
+
+# While there are no descriptors for watching: how long until it is tried again, in seconds.
+_AGAIN: Final = 0.1
 
 
 class Adoption:
@@ -45,7 +50,10 @@ class Adoption:
             worker.out_of_sight()
             return
         # Ours to close: the worker closes its own when it is released.
-        watched = os.dup(worker.pidfd)
+        watched = duplicate_or_none(worker.pidfd)
+        if watched is None:
+            self._loop.call_later(_AGAIN, self._adopt_again, worker)
+            return
         number, pid = worker.number, worker.pid
 
         def gone() -> None:
@@ -57,6 +65,10 @@ class Adoption:
             self._on_exit(number, report)
 
         self._watches[number] = watch_exit(self._loop, worker.pid, watched, gone)
+
+    def _adopt_again(self, worker: Worker) -> None:
+        if worker.state is not State.REAPED:
+            self.adopt(worker)
 
 
 def _end_of(pid: int, pidfd: int) -> ExitReport:

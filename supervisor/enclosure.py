@@ -46,6 +46,12 @@ CONTROLLERS: Final = ("memory", "pids")
 # The kernel announces it by a poll event that event loops do not take.
 _LOOK_AGAIN: Final = 0.05
 
+# What opening a file raises while this process, or the machine, has too many open.
+_NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
+
+# A memory limit of a worker that could not be set: not equal to any that is wanted.
+_UNKNOWN: Final = -1
+
 _numbers = itertools.count(1)
 
 
@@ -164,22 +170,32 @@ class Enclosure:
             _write(group / "pids.max", str(self._limits.processes))
 
     def limit_memory(self, worker: int, limit_bytes: int) -> None:
-        """Give *worker* the limit of the job that it gets; 0 for none."""
+        """Give *worker* the limit of the job that it gets; 0 for none.
+
+        Without a descriptor to do it with the job has the limit that is there, and
+        is measured all the same.
+        """
         if "memory" not in self.controllers:
             return
         wanted = limit_bytes or None
         if wanted != self._of_their_own.get(worker, self._limits.memory_bytes):
-            self._limit_memory(self.path / str(worker), wanted)
-            self._of_their_own[worker] = wanted
+            try:
+                self._limit_memory(self.path / str(worker), wanted)
+            except OSError as exc:
+                logger.warning("cgroup: worker %d has another memory limit: %s", worker, exc)
+                self._of_their_own[worker] = _UNKNOWN
+            else:
+                self._of_their_own[worker] = wanted
 
     def _limit_memory(self, group: Path, limit_bytes: int | None) -> None:
         _write(group / "memory.max", "max" if limit_bytes is None else str(limit_bytes))
 
     def kill(self, worker: int) -> None:
-        """Kill every process of *worker*'s tree, wherever in the tree of processes it is."""
-        # FileNotFoundError: it was never launched.
-        with contextlib.suppress(FileNotFoundError):
-            _write(self.path / str(worker) / "cgroup.kill", "1")
+        """Kill every process of *worker*'s tree, wherever in the tree of processes it is.
+
+        Nothing while there is no descriptor to do it with; :meth:`remove` tries again.
+        """
+        _kill(self.path / str(worker))
 
     def ran_out_of_memory(self, worker: int) -> bool:
         """Return whether the kernel killed a process of *worker*'s for its memory limit."""
@@ -207,6 +223,8 @@ class Enclosure:
 
     def _remove_rest(self) -> None:
         self._timer = None
+        for group in self._removing:
+            _kill(group)
         self._removing = {group for group in self._removing if not _removed(group)}
         if self._removing:
             self._look_again()
@@ -216,9 +234,8 @@ class Enclosure:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        with contextlib.suppress(FileNotFoundError):  # removed already
-            _write(self.path / "cgroup.kill", "1")
         for _ in range(100):  # five seconds: a process in an uninterruptible wait stays longer
+            _kill(self.path)
             if _removed_with_all_below(self.path):
                 return
             await asyncio.sleep(_LOOK_AGAIN)
@@ -245,6 +262,10 @@ def _removed_with_all_below(path: Path) -> bool:
         groups = [each for each in path.iterdir() if each.is_dir()]
     except FileNotFoundError:
         return True
+    except OSError as exc:
+        if exc.errno not in _NO_DESCRIPTORS:
+            raise
+        return False
     left = [group for group in groups if not _removed(group)]  # each is tried
     return not left and _removed(path)
 
@@ -257,6 +278,15 @@ def _removed(group: Path) -> bool:
     except OSError:  # EBUSY: processes are in it
         return False
     return True
+
+
+def _kill(group: Path) -> None:
+    try:
+        _write(group / "cgroup.kill", "1")
+    except OSError as exc:
+        # ENOENT, ENODEV: it was never made, or is removed.
+        if exc.errno not in (errno.ENOENT, errno.ENODEV, *_NO_DESCRIPTORS):
+            raise
 
 
 def _write(path: Path, text: str) -> None:

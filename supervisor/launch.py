@@ -337,6 +337,14 @@ def open_pidfd(pid: int) -> int | None:
         return None
 
 
+def duplicate_or_none(fd: int) -> int | None:
+    """Return a copy of *fd*, None while there are no descriptors left."""
+    try:
+        return os.dup(fd)
+    except OSError:
+        return None
+
+
 async def in_thread(work: Callable[[], T], name: str) -> T:
     """Run *work* in a thread of its own that ends with it, and return its result.
 

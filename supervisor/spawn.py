@@ -20,6 +20,7 @@ from supervisor.launch import (
     FreshProcess,
     LaunchEvents,
     SideOfChild,
+    duplicate_or_none,
     in_thread,
     open_pidfd,
     watch_exit,
@@ -83,7 +84,7 @@ class SpawnLauncher:
         pidfd = open_pidfd(process.pid)
         # Two descriptors for one process: the worker closes its own when it is
         # done with it, which may be before the kernel reports the end to us.
-        watched = None if pidfd is None else os.dup(pidfd)
+        watched = None if pidfd is None else duplicate_or_none(pidfd)
         self._processes[worker] = process
         stop = watch_exit(self._loop, process.pid, watched, lambda: self._exited(worker))
         self._watches[worker] = lambda: _stop_watch(stop, watched)

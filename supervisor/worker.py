@@ -301,8 +301,9 @@ class Worker:
         job.handed_at = clock.monotonic()
         try:
             self._channel.send(message, descriptors)
-        except IpcError as exc:
-            # It is gone, or about to be: its exit brings the job back to the queue.
+        except (IpcError, OSError) as exc:
+            # It is gone, or about to be: its exit brings the job back to the queue. Or it
+            # does not read, and there is no descriptor left to keep the job's memory with.
             logger.debug("worker %d did not take job %s: %s", self.number, job.id, exc)
             self._loop.call_soon(self.kill, Kill("gone", str(exc)))
         finally:
@@ -321,11 +322,11 @@ class Worker:
     def _kill(self) -> None:
         if self.job is not None and self.job.kill is None:
             self.job.kill = Kill("grace", "it did not stop in time")
+        self._keeper.expect_end(self)
         if self.pid is None:
             self._kill_when_launched = True
         else:
             self._keeper.send_kill(self)
-        self._keeper.expect_end(self)
 
     def _failure(self) -> tuple[str, str]:
         what, traceback = self._what_failed

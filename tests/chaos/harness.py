@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.chaos.clients import PATIENCE, Clients
-from tests.chaos.journal import Reader
+from tests.chaos.journal import Reader, birth_of
 from tests.chaos.ledger import BY_ITSELF, DRAINED, KILLED, Ledger, Life, Runs
 from tests.chaos.plan import Fault, schedule
 from tests.chaos.processes import Grandchildren, reap_orphans, seconds_until_nothing_is_left
@@ -34,6 +34,12 @@ logger = logging.getLogger("chaos")
 GONE_SECONDS: Final = 2.0
 # A job's descendants die with it; what the kernel and two busy CPUs need on top.
 GRANDCHILDREN_SECONDS: Final = 2.0
+
+# Jobs of the pool beside the server, whose processes serve several.
+REUSED: Final = "p-"
+
+# What the kernel counts in where it says when a process was started, a second.
+TICKS: Final = os.sysconf("SC_CLK_TCK")
 # A fork server that was killed is back within a quarter of a second on idle CPUs.
 RESTART_SECONDS: Final = 1.0
 # From the start of the program to its first answer, faults at the start included.
@@ -76,6 +82,7 @@ class Harness:
         self._out_of_reach: list[str] = []
         self._wrong: list[str] = []
         self._gone_after: list[float] = []
+        self._process_over: dict[str, float] = {}  # since when we know that a job's process is gone
         self._grandchildren = Grandchildren(GRANDCHILDREN_SECONDS)
         self._program: Program | None = None
         self._lasting: set[asyncio.Task[None]] = set()
@@ -125,6 +132,7 @@ class Harness:
             if await self._is_up(program, deadline):
                 break
             program.collect_log(self._log)
+            self._wrong += program.errors
             program.close()
             life.ended = "did not start"
             assert time.monotonic() < deadline, f"no start within {START_SECONDS} s: {self._log}"
@@ -173,6 +181,7 @@ class Harness:
         if how == BY_ITSELF or (how == DRAINED and status not in (0, 124)):
             self._wrong.append(f"a supervisor ended with status {status} ({how})")
         program.collect_log(self._log)
+        self._wrong += program.errors
         program.close()
 
     def _had_no_fork_server(self, killed_at: float) -> bool:
@@ -305,11 +314,24 @@ class Harness:
             self._program.collect_log(self._log)
             reap_orphans(but=self._program.process.pid)
         self._grandchildren.note(lines)
-        jobs = self._ledger.jobs
-        told = {job: jobs[job].told_at for job in self._grandchildren.jobs if jobs[job].status}
-        for job, sentence in self._grandchildren.overdue(told):
+        over = {job: at for job in self._grandchildren.jobs if (at := self._over_since(job))}
+        for job, sentence in self._grandchildren.overdue(over):
             kept = self._leftovers if self._cgroup else self._out_of_reach
             (kept if self._was_orphaned(job) else self._leftovers).append(sentence)
+
+    def _over_since(self, job: str) -> float | None:
+        """Return since when what *job* left is due to be gone; None as long as it is not."""
+        entry = self._ledger.jobs[job]
+        if not entry.status:
+            return None
+        if not job.startswith(REUSED):
+            return entry.told_at
+        # Its process serves others: what it left lasts as long as the process.
+        began = self._runs.begun[job][0]
+        birth = birth_of(self._runs.pids[job])
+        if birth is not None and birth / TICKS <= began:
+            return None
+        return self._process_over.setdefault(job, time.monotonic())
 
     def _was_orphaned(self, job: str) -> bool:
         """Return whether the job's worker had lost its fork server, by evidence of our own.

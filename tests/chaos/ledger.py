@@ -53,11 +53,13 @@ class Runs:
 
     Args:
         begun: when each began; more than once if it ran more than once.
+        pids: the process that it first ran in.
         parents: who was the parent of the process that it first ran in.
         ended: those whose function came to its end.
     """
 
     begun: dict[str, list[float]] = field(default_factory=dict)
+    pids: dict[str, int] = field(default_factory=dict)
     parents: dict[str, int] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
 
@@ -66,6 +68,7 @@ class Runs:
         for kind, job, *rest in lines:
             if kind == "b":
                 self.begun.setdefault(job, []).append(float(rest[2]))
+                self.pids.setdefault(job, int(rest[0]))
                 self.parents.setdefault(job, int(rest[1]))
             elif kind == "e":
                 self.ended.add(job)

@@ -107,19 +107,19 @@ class Grandchildren:
         """Those that left something which was not gone when we last looked."""
         return set(self._alive.values())
 
-    def overdue(self, told: dict[str, float]) -> list[tuple[str, str]]:
+    def overdue(self, over: dict[str, float]) -> list[tuple[str, str]]:
         """Return the job of, and a sentence for, each that outlived its job by more than the grace; kill it.
 
         Args:
-            told: when each job's outcome was told; jobs without one are not over.
+            over: since when each job's are due to be gone; jobs that are not here are not over.
         """
         sentences = []
         now = time.monotonic()
         for (pid, birth), job in list(self._alive.items()):
             if birth_of(pid) != birth:
                 del self._alive[pid, birth]
-            elif job in told and now - told[job] > self._grace:
-                after = now - told[job]
+            elif job in over and now - over[job] > self._grace:
+                after = now - over[job]
                 sentences.append((job, f"pid {pid} of job {job}, {after:.1f} s after its end"))
                 os.kill(pid, signal.SIGKILL)
                 del self._alive[pid, birth]

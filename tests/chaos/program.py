@@ -48,6 +48,8 @@ class Program:
         self.disk: disk.Disk | None = None
         self.full = False
         self._tail = b""
+        # What was raised where nobody expects it. Nothing may be, whatever goes wrong.
+        self.errors: list[str] = []
 
     def _exited(self) -> None:
         self._loop.remove_reader(self._pidfd)
@@ -72,6 +74,7 @@ class Program:
             return
         *lines, self._tail = (self._tail + self.disk.read()).split(b"\n")
         notable = [line for line in lines if b'"level":"INFO"' not in line and line.strip(b"\0")]
+        self.errors += [line.decode(errors="replace")[:2000] for line in lines if _is_raised(line)]
         with into.open("ab") as file:
             file.writelines(line.lstrip(b"\0") + b"\n" for line in notable)
 
@@ -82,6 +85,13 @@ class Program:
             self.process.stdin.close()
         if self.disk is not None:
             self.disk.close()
+
+
+def _is_raised(line: bytes) -> bool:
+    """Return whether *line* of the log is about an exception that reached the loop."""
+    if b'"logger":"asyncio"' not in line or b'"level":"ERROR"' not in line:
+        return False
+    return b"out of system resource" not in line  # accept() without descriptors: it tries again
 
 
 @contextlib.contextmanager

@@ -21,7 +21,14 @@ from supervisor.enclosure import Enclosure
 from tests.children import misbehaves
 from tests.integration import jobs
 from tests.integration.conftest import soon
-from tests.integration.watch import Watch, all_gone, forkserver_of, read_pids, until
+from tests.integration.watch import (
+    Watch,
+    all_gone,
+    forkserver_of,
+    read_pids,
+    until,
+    without_descriptors,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -63,6 +70,19 @@ def group_of(pid: int | str = "self") -> str:
 
 def pool(group: Path, **options: Any) -> ProcessPool:
     return ProcessPool(cgroup=os.fspath(group), num_idle_processes=1, **options)
+
+
+async def test_a_job_is_killed_and_its_group_removed_though_there_is_no_descriptor_to_do_it_with(
+    group: Path,
+) -> None:
+    async with pool(group, shutdown_process_timeout=0.1) as p:
+        handle = p.submit(jobs.ignore_being_stopped)
+        await until(lambda: handle.status is JobStatus.RUNNING)
+        with without_descriptors():
+            handle.cancel()
+            outcome = await soon(handle.wait())
+        assert outcome.status is JobStatus.KILLED
+        assert await soon(p.submit(jobs.double, 4)) == 8
 
 
 async def test_each_job_runs_in_a_group_of_its_own_and_the_supervisor_in_none_of_them(

@@ -19,7 +19,15 @@ from supervisor import JobHandle, JobKilled, JobStatus, ProcessPool, SetupFailed
 from tests.children import fails_to_warm, misbehaves
 from tests.integration import jobs
 from tests.integration.conftest import soon
-from tests.integration.watch import Watch, all_gone, forkserver_of, is_gone, read_pids, until
+from tests.integration.watch import (
+    Watch,
+    all_gone,
+    forkserver_of,
+    is_gone,
+    read_pids,
+    until,
+    without_descriptors,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -100,6 +108,27 @@ async def test_a_job_that_dies_when_its_fork_server_has_died_still_gets_its_outc
             with pytest.raises((JobKilled, WorkerLost)):
                 await soon(handle)
             assert is_gone(handle.pid)
+
+
+async def test_jobs_of_a_dead_fork_server_are_watched_as_soon_as_there_are_descriptors(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    p = pool(num_idle_processes=2, max_jobs=4)
+    with Watch(p) as watch:
+        async with p:
+            go = tmp_path / "go"
+            running: list[JobHandle[Any]] = [
+                p.submit(misbehaves.wait_for_file, os.fspath(go)) for _ in range(2)
+            ]
+            await until(lambda: all(handle.status is JobStatus.RUNNING for handle in running))
+            await watch.until_idle(2)
+            with without_descriptors():
+                os.kill(forkserver_of(p), signal.SIGKILL)
+                await watch.until_logged("the fork server is gone (killed by SIGKILL)")
+            go.touch()
+            assert [await soon(handle) for handle in running] == ["done", "done"]
+            assert await soon(p.submit(jobs.double, 4)) == 8
+    assert "Exception in callback" not in caplog.text
 
 
 async def test_a_job_whose_fork_server_died_can_be_cancelled_and_leaves_nothing(

@@ -7,7 +7,8 @@ import contextlib
 import logging
 import math
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
+import resource
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -167,3 +168,14 @@ async def running(
         finally:
             await soon(server.aclose())
             await soon(life)
+
+
+@contextlib.contextmanager
+def without_descriptors() -> Iterator[None]:
+    """Let this process open nothing more while the block lasts."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -63,7 +63,7 @@ class Kernel:
 
     def write(self, path: Path, text: str) -> None:
         if not path.exists():
-            raise FileNotFoundError(path)
+            raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
         if path.name == "cgroup.subtree_control":
             # No group has both processes and groups that controllers were handed to.
             if path.parent == self.top and (self.top / "cgroup.procs").read_text().split():
@@ -132,6 +132,44 @@ async def test_a_job_s_own_limit_takes_the_place_of_the_pool_s(make_kernel: Make
     groups.limit_memory(1, 0)
     assert told(groups, 1, "memory.max") == "max"
     await groups.close()
+
+
+async def test_a_limit_that_could_not_be_set_is_set_with_the_next_job(
+    make_kernel: MakeKernel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    groups = enclosed(make_kernel(), memory_bytes=512 * MB)
+    groups.make(1)
+    with monkeypatch.context() as patched:
+        patched.setattr(enclosure, "_write", _no_descriptors)
+        groups.limit_memory(1, 100 * MB)
+    assert "worker 1 has another memory limit" in caplog.text
+    groups.limit_memory(1, 512 * MB)
+    assert told(groups, 1, "memory.max") == str(512 * MB)
+    await groups.close()
+
+
+async def test_what_is_left_of_a_worker_is_killed_once_there_is_a_descriptor_for_it(
+    make_kernel: MakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = make_kernel()
+    groups = enclosed(kernel)
+    groups.make(1)
+    group = groups.path / "1"
+    kernel.busy.add(group)
+    with monkeypatch.context() as patched:
+        patched.setattr(enclosure, "_write", _no_descriptors)
+        groups.kill(1)
+        groups.remove(1)
+    assert told(groups, 1, "cgroup.kill") == ""
+    while told(groups, 1, "cgroup.kill") != "1":
+        await asyncio.sleep(0.001)
+    kernel.busy.clear()
+    await asyncio.wait_for(_until_gone(group), 10)
+    await groups.close()
+
+
+def _no_descriptors(path: Path, text: str) -> None:
+    raise OSError(errno.EMFILE, "Too many open files", str(path))
 
 
 async def test_a_job_may_be_limited_where_the_pool_is_not(make_kernel: MakeKernel) -> None:
