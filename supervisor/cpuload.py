@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 from collections import deque
@@ -14,6 +15,8 @@ import psutil
 
 from supervisor.cgroupfs import cpu_quota, cpu_seconds
 from supervisor.clock import monotonic
+
+logger = logging.getLogger("greenroom.load")
 
 SAMPLE_INTERVAL: Final = 0.5
 
@@ -126,7 +129,10 @@ class CpuLoad:
 
     def _tick(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(SAMPLE_INTERVAL, self._tick)
-        self.sample()
+        try:
+            self.sample()
+        except OSError as exc:  # no descriptor to read with: what is known stands until the next
+            logger.debug("the CPU's counters cannot be read: %s", exc)
 
 
 def _possible(passed: CpuReading) -> bool:

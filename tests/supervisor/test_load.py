@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import logging
 import math
@@ -105,6 +106,29 @@ async def test_the_timer_samples_until_it_is_closed(monkeypatch: pytest.MonkeyPa
     await asyncio.sleep(0.02)  # time for ticks that must not come
     assert len(readings) == count
     assert cpu.value == 1.0
+
+
+async def test_counters_that_cannot_be_read_leave_the_figure_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cpuload, "SAMPLE_INTERVAL", 0.001)
+    enough = asyncio.Event()
+    tries: list[int] = []
+
+    def read() -> CpuReading:
+        tries.append(1)
+        if len(tries) == 9:
+            enough.set()
+        if len(tries) > 3:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return CpuReading(len(tries), len(tries), 0.0)
+
+    cpu = CpuLoad(read)
+    cpu.start()
+    await asyncio.wait_for(enough.wait(), 10)
+    cpu.close()
+    assert cpu.value == 1.0
+    assert "Exception in callback" not in caplog.text
 
 
 async def test_the_default_answers_at_once_and_is_zero_at_first() -> None:
