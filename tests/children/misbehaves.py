@@ -73,6 +73,16 @@ def holds_the_gil() -> None:
     ctypes.PyDLL(None).pause()
 
 
+def ignores_being_stopped(path: str) -> None:
+    """Say so in *path* once nothing but a kill can end this."""
+    while True:
+        try:
+            note_pid(path)
+            time.sleep(1000)
+        except BaseException:  # noqa: BLE001 - the point
+            continue
+
+
 async def blocks_its_loop_then_holds_the_gil(path: str) -> None:
     waits_where_the_loop_cannot_turn(path)
 

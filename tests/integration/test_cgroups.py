@@ -73,11 +73,12 @@ def pool(group: Path, **options: Any) -> ProcessPool:
 
 
 async def test_a_job_is_killed_and_its_group_removed_though_there_is_no_descriptor_to_do_it_with(
-    group: Path,
+    group: Path, tmp_path: Path
 ) -> None:
+    deaf = tmp_path / "deaf"
     async with pool(group, shutdown_process_timeout=0.1) as p:
-        handle = p.submit(jobs.ignore_being_stopped)
-        await until(lambda: handle.status is JobStatus.RUNNING)
+        handle = p.submit(misbehaves.ignores_being_stopped, os.fspath(deaf))
+        await until(deaf.exists)
         with without_descriptors():
             handle.cancel()
             outcome = await soon(handle.wait())
