@@ -1,7 +1,7 @@
 """A librarian who has read the standard library's documentation and answers questions about it.
 
     python examples/quickstart.py dev
-    python examples/quickstart.py submit --room reading-room --metadata "how do I parse dates?"
+    python examples/quickstart.py submit reading-room --metadata "how do I parse dates?"
 
 Reading takes a second or two, so it is done once, in ``preload_fnc``: every
 worker shares what was read. Each question is a job in a process of its own: its

@@ -20,7 +20,7 @@ result, never by the supervisor's loop.
 
 from __future__ import annotations
 
-from typing import Any, Final, Generic, TypeVar, Union
+from typing import Any, Final, Generic, Literal, TypeVar, Union
 
 import msgspec
 
@@ -161,9 +161,10 @@ class Ready(Message, frozen=True):
 
 
 class SetupError(Message, frozen=True):
-    """``setup_fnc`` failed; the process leaves."""
+    """Something failed before the worker was warm; the process leaves."""
 
     error: ErrorText
+    what: Literal["preload_fnc", "initializer", "setup_fnc", "the worker's start"] = "setup_fnc"
 
 
 class Started(Message, frozen=True):

@@ -57,7 +57,7 @@ def refuse(standing: Standing) -> Refusal | None:
     if math.isinf(standing.load_threshold):
         return None
     if standing.load is None:
-        return Refusal("load", "load_fnc does not answer")
+        return Refusal("load", "load_fnc gives no load")
     expected = standing.load + standing.unseen_jobs * share_of_one_job(standing)
     if not expected < standing.load_threshold:  # NaN is no load that one could admit at
         return Refusal(

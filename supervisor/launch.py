@@ -218,7 +218,8 @@ class FreshProcess:
         travel.keep_main_importable()
         context = multiprocess.get_context("spawn")
         process = context.Process(target=self._target, args=(self._boot,), name=self._name)
-        process.start()
+        with travel.main_as_it_is():
+            process.start()
         multiprocess.process._children.discard(process)
         self._process = process
         self.pid = process.pid

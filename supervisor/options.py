@@ -84,9 +84,11 @@ class ResourceLimits:
                 check_int(f"job_limits.{name}", value, at_least=1)
         if self.core_dumps is not None and not isinstance(self.core_dumps, bool):
             raise OptionError("job_limits.core_dumps", self.core_dumps, "True, False or None")
-        if self.open_files is not None and self.open_files < 16:
+        if self.open_files is not None and self.open_files < 20:
             raise OptionError(
-                "job_limits.open_files", self.open_files, "at least 16: a worker uses ten itself"
+                "job_limits.open_files",
+                self.open_files,
+                "at least 20: a worker uses a dozen itself",
             )
 
 

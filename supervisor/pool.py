@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import uuid
 from collections.abc import (
     AsyncGenerator,
@@ -90,6 +91,7 @@ class ProcessPool:
         self._initializer = None if initializer is None else (initializer, tuple(initargs))
         self._emitter = Emitter(EVENTS)
         self._run: PoolRun | None = None
+        self._pid = os.getpid()  # a fork inherits the pool's descriptors, not the pool
 
     # ── life ─────────────────────────────────────────────────────────────────
 
@@ -123,11 +125,13 @@ class ProcessPool:
     async def aclose(self, *, cancel: bool = False) -> None:
         """Close the pool; return when nothing of it is left. May be called again.
 
+        In a process that was forked from the pool's own this does nothing.
+
         Args:
             cancel: ask running jobs to stop and drop waiting ones; without it all
                 accepted jobs are waited for.
         """
-        if self._run is not None:
+        if self._run is not None and os.getpid() == self._pid:
             await self._run.close(cancel=cancel)
 
     # ── jobs ─────────────────────────────────────────────────────────────────
@@ -146,7 +150,7 @@ class ProcessPool:
         Returns at once. With an idle worker the job is on its way already.
 
         Raises:
-            PoolClosed: the pool is not open.
+            PoolClosed: the pool is not open, or another process's: this one was forked.
             SetupFailed: no worker can be warmed any more.
             TypeError: *function* cannot be called.
             PicklingError, TypeError, AttributeError: something of the call cannot
@@ -307,6 +311,8 @@ class ProcessPool:
             raise PoolClosed("the pool is not open yet: use 'async with', or await start()")
         if self._run.drain.begun:
             raise PoolClosed("the pool is closed: it takes no more jobs")
+        if os.getpid() != self._pid:
+            raise PoolClosed(f"the pool belongs to process {self._pid}; make one in this process")
         return self._run.workers
 
     # ── the rest ─────────────────────────────────────────────────────────────

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from supervisor import clock
 from supervisor.enclosure import Enclosure, Limits, find
-from supervisor.errors import PreloadFailed
+from supervisor.errors import OptionError, PreloadFailed
 from supervisor.forkserver import ForkServer
 from supervisor.job import Exit, ExitReport
 from supervisor.launch import Blueprint, Launcher, LaunchEvents, SideOfChild, kill_by_pidfd
@@ -87,7 +87,11 @@ class Supply:
         self._launcher = await self._make()
 
     def _enclose(self) -> None:
-        """Give workers groups of their own where that is possible; say in the log which it is."""
+        """Give workers groups of their own where that is possible; say in the log which it is.
+
+        Raises:
+            OptionError: a directory was named, and cannot be used.
+        """
         options = self._options()
         directory, why = find(options.cgroup)
         if directory is not None:
@@ -103,6 +107,8 @@ class Supply:
                 )
             except OSError as exc:
                 why = f"{directory}: {exc}"
+        if self.enclosure is None and options.cgroup not in (None, "auto"):
+            raise OptionError("cgroup", options.cgroup, f"a cgroup to make groups in: {why}")
         if self.enclosure is None:
             logger.info("cgroup: not used (%s); memory is measured, strays are looked for", why)
             return

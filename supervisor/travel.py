@@ -13,6 +13,7 @@ not say whose lock it is.
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
 import functools
 import io
@@ -52,6 +53,25 @@ def keep_main_importable() -> None:
         return
     if main.__spec__ is None and not hasattr(main, "__file__"):
         main.__file__ = _MAIN_FILE
+
+
+@contextlib.contextmanager
+def main_as_it_is() -> Iterator[None]:
+    """While a child is made: a program that was read from standard input is no file.
+
+    The interpreter says all the same that its file is ``<stdin>``, and
+    multiprocessing would have the child run that.
+    """
+    main = sys.modules.get("__main__")
+    path = getattr(main, "__file__", None)
+    if main is None or path is None or main.__spec__ is not None or os.path.exists(path):
+        yield
+        return
+    del main.__file__
+    try:
+        yield
+    finally:
+        main.__file__ = path
 
 
 def main_travels() -> bool:

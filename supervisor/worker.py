@@ -408,7 +408,7 @@ class Worker:
             elif isinstance(message, SetupError):
                 error = message.error
                 self._what_failed = (
-                    f"setup_fnc raised {error.type}: {error.message}",
+                    f"{message.what} raised {error.type}: {error.message}",
                     error.traceback,
                 )
                 self.apply(Event.SETUP_FAILED)

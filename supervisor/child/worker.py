@@ -27,7 +27,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
-from typing import Any, Final, NoReturn, Union
+from typing import Any, Final, Literal, NoReturn, Union
 
 import msgspec
 
@@ -68,6 +68,8 @@ _session_decoder: Final = msgspec.msgpack.Decoder(Session)
 
 _Usage = tuple[float, int]
 
+Warming = Literal["preload_fnc", "initializer", "setup_fnc"]
+
 
 class Worker:
     """One worker, from the inside.
@@ -100,6 +102,7 @@ class Worker:
         self._pid = os.getpid()
         self._channel = channel
         self.is_ready = False
+        self._warming: Warming = "setup_fnc"  # what is under way before that
         self._used: _Usage = (0.0, 0)
         if ends.stdout >= 0:
             logs.redirect_output(ends.stdout, ends.stderr)
@@ -147,7 +150,7 @@ class Worker:
         try:
             self._warm_up()
         except BaseException as exc:  # noqa: BLE001 - around the user's code: reported
-            self._channel.send(SetupError(error_text(exc)))
+            self._channel.send(SetupError(error_text(exc), self._warming))
             self._leave(1)
         self._control.take_back()
         self._rehearse()
@@ -162,10 +165,13 @@ class Worker:
 
     def _warm_up(self) -> None:
         if self._preload_here and self._hooks.preload_fnc is not None:
+            self._warming = "preload_fnc"
             self._run_hook(self._hooks.preload_fnc)
         if self._hooks.initializer is not None:
+            self._warming = "initializer"
             run_initializer(*self._hooks.initializer)
         if self._hooks.setup_fnc is not None:
+            self._warming = "setup_fnc"
             self._run_hook(self._hooks.setup_fnc)
 
     def _run_hook(self, hook: Any) -> None:
@@ -413,6 +419,6 @@ def say_hello(ends: Ends) -> BlockingChannel[ToWorker]:
 def report_failure(channel: BlockingChannel[ToWorker], error: BaseException) -> None:
     """Tell the supervisor why this process cannot become a worker."""
     try:
-        channel.send(SetupError(error_text(error)))
+        channel.send(SetupError(error_text(error), "the worker's start"))
     except IpcError:
         die_with_group()

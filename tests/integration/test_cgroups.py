@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from supervisor import JobHandle, JobKilled, JobStatus, ProcessPool, WorkerLost
+from supervisor import JobHandle, JobKilled, JobStatus, OptionError, ProcessPool, WorkerLost
 from supervisor.cgroupfs import own_place
 from supervisor.enclosure import Enclosure
 from tests.children import misbehaves
@@ -102,15 +102,19 @@ async def test_each_job_runs_in_a_group_of_its_own_and_the_supervisor_in_none_of
 
 
 async def test_without_groups_the_log_says_so_and_jobs_run(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "greenroom.supply")
-    async with pool(tmp_path) as p:
+    async with ProcessPool(cgroup=None, num_idle_processes=1) as p:
         assert await soon(p.submit(jobs.double, 4)) == 8
     lines = [record.message for record in caplog.records if "cgroup" in record.message]
-    assert lines == [
-        f"cgroup: not used ({tmp_path} is no cgroup); memory is measured, strays are looked for"
-    ]
+    assert lines == ["cgroup: not used (turned off); memory is measured, strays are looked for"]
+
+
+async def test_a_directory_that_was_named_and_is_no_group_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=f"cgroup='{tmp_path}': .*{tmp_path} is no cgroup"):
+        async with pool(tmp_path):
+            pass
 
 
 async def test_strays_of_a_worker_that_crashes_are_killed_also_when_its_fork_server_is_dead(

@@ -75,7 +75,7 @@ async def test_without_a_load_the_server_counts_as_full_until_there_is_one(
     server = make_server(misbehaves.entrypoint, load_fnc=load, load_threshold=0.7)
     async with running(server, tmp_path, monkeypatch) as watch:
         for _ in range(3):
-            with pytest.raises(NotAdmitted, match="load_fnc does not answer") as caught:
+            with pytest.raises(NotAdmitted, match="load_fnc gives no load") as caught:
                 await soon(server.submit_job(room="any"))
             assert caught.value.reason == "load"
         assert len(watch.logged("counts as full")) == 1  # and not one for each offer

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import NoReturn
@@ -12,9 +14,11 @@ from typing import NoReturn
 import psutil
 import pytest
 
-from supervisor import JobStatus, ProcessPool, ResourceLimits, SetupFailed
+from supervisor import JobStatus, PoolClosed, ProcessPool, ResourceLimits, SetupFailed
 from supervisor.errors import JobRaised
 from tests.integration.conftest import soon
+
+ROOT = Path(__file__).parents[2]
 
 
 class NotRebuilt(Exception):
@@ -151,3 +155,72 @@ async def test_a_job_that_writes_over_its_mark_and_its_channel_ran_once(
             assert outcome.status is JobStatus.FAILED
             assert ran.read_text(encoding="utf-8") == "ran\n" * times
         assert pool.stats().total_handed_again == 0
+
+
+STDIN_PROGRAM = """
+import asyncio
+from supervisor import ProcessPool
+
+def double(number):
+    return 2 * number
+
+async def main():
+    async with ProcessPool(num_idle_processes=1, multiprocessing_context={context!r}) as pool:
+        print(await pool.submit(double, 21), __file__)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("context", ["forkserver", "spawn"])
+def test_a_program_that_is_read_from_standard_input_can_have_a_pool(context: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-"],
+        input=STDIN_PROGRAM.format(context=context),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+        check=False,
+    )
+    assert (ran.stdout, ran.returncode) == ("42 <stdin>\n", 0), ran.stderr
+
+
+async def test_a_fork_of_the_program_has_no_part_in_its_pool() -> None:
+    async with ProcessPool(num_idle_processes=1) as pool:
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                pool.submit(os.getpid)
+            except PoolClosed as exc:
+                os.write(writer, str(exc).encode())
+            finally:
+                os._exit(0)
+        os.close(writer)
+        os.waitpid(pid, 0)
+        with open(reader, encoding="ascii") as told:
+            complaint = f"the pool belongs to process {os.getpid()}; make one in this process"
+            assert told.read() == complaint
+        assert await soon(pool.submit(os.getpid)) != os.getpid()
+
+
+def break_down() -> NoReturn:
+    raise KeyError("k")
+
+
+async def test_what_failed_while_a_worker_warmed_up_is_called_by_its_name() -> None:
+    with pytest.raises(SetupFailed, match=r"^initializer raised KeyError: 'k'"):
+        async with ProcessPool(num_idle_processes=1, initializer=break_down):
+            pass
+
+
+@pytest.mark.parametrize("capture_output", [False, True])
+async def test_the_fewest_descriptors_that_may_be_asked_for_are_enough(
+    capture_output: bool,
+) -> None:
+    limits = ResourceLimits(open_files=20)
+    async with ProcessPool(
+        num_idle_processes=1, job_limits=limits, capture_output=capture_output
+    ) as pool:
+        assert await soon(pool.submit(os.getpid)) != os.getpid()

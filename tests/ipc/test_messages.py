@@ -76,6 +76,8 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
         return simple[hint]
     if typing.get_origin(hint) is Union:
         return st.one_of([values(each) for each in typing.get_args(hint)])
+    if typing.get_origin(hint) is typing.Literal:
+        return st.sampled_from(typing.get_args(hint))
     if typing.get_origin(hint) is dict:
         key, value = typing.get_args(hint)
         return st.dictionaries(values(key), values(value), max_size=4)

@@ -36,7 +36,7 @@ READY = Standing(draining=False, ready=True, load=0.0, load_threshold=0.7)
         ),
         pytest.param(
             replace(READY, load=None),
-            Refusal("load", "load_fnc does not answer"),
+            Refusal("load", "load_fnc gives no load"),
             id="a load that nobody knows counts as full",
         ),
         pytest.param(

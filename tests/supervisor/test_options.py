@@ -154,7 +154,7 @@ def test_a_bad_value_is_refused_by_name(name: str, value: object) -> None:
         ),
         pytest.param(
             lambda: ResourceLimits(open_files=3),
-            "job_limits.open_files=3: expected at least 16: a worker uses ten itself",
+            "job_limits.open_files=3: expected at least 20: a worker uses a dozen itself",
             id="too few for a worker",
         ),
         pytest.param(
@@ -251,8 +251,8 @@ def test_a_bad_permission_is_refused_by_name(name: str, value: object) -> None:
         pytest.param({"job_timeout": math.inf}, math.inf, id="for ever"),
         pytest.param({"job_timeout": 1}, 1, id="whole seconds"),
         pytest.param(
-            {"job_limits": ResourceLimits(open_files=16)},
-            ResourceLimits(open_files=16),
+            {"job_limits": ResourceLimits(open_files=20)},
+            ResourceLimits(open_files=20),
             id="limits of the kernel",
         ),
         pytest.param({"multiprocessing_context": "spawn"}, "spawn", id="another start method"),
