@@ -297,7 +297,7 @@ def test_every_log_level_of_the_page_is_taken(level: str, tmp_path: Path) -> Non
         IMPORT + "\nserver = AgentServer(port=None)\n" + ENTRYPOINT + RUN, encoding="utf-8"
     )
     ended = subprocess.run(
-        [sys.executable, "agent.py", "start", f"--log-level={level}", "--url", "nowhere"],
+        [sys.executable, "agent.py", "start", f"--log-level={level}", "--url", "ws://nowhere"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT), "GREENROOM_SOCKET": str(tmp_path / "s")},
         capture_output=True,
@@ -305,5 +305,5 @@ def test_every_log_level_of_the_page_is_taken(level: str, tmp_path: Path) -> Non
         timeout=60,
         check=False,
     )
-    assert ended.returncode == 1  # not 2, which a level that is not taken would give
-    assert "ws_url" in ended.stderr
+    assert ended.returncode == 1  # for want of a key; a level that is not taken would give 2
+    assert "api_key" in ended.stderr
