@@ -20,7 +20,7 @@ PAGE = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
 
 @pytest.mark.slow
 def test_the_example_runs_as_the_page_says() -> None:
-    assert "`pytest examples/testing`" in PAGE
+    assert "`make test ARGS=examples/testing`" in PAGE
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "examples/testing"],
         cwd=ROOT,
