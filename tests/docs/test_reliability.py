@@ -55,7 +55,7 @@ def test_the_soak_s_figures_are_those_of_its_file() -> None:
 def test_the_hour_s_summary_has_every_kind_of_fault_and_nothing_lost_or_run_twice() -> None:
     for kind in RATES:
         assert re.search(rf"^\| {re.escape(kind)} \| [\d,]+ \|", TEXT, re.MULTILINE), kind
-    for name in ("lost", "run twice", "untrue outcomes", "anything else wrong"):
+    for name in ("lost", "run twice", "untrue outcomes", "leftovers", "anything else wrong"):
         assert f"| **{name}** | **0** |" in TEXT
     assert "Seed " in TEXT and ", 60 minutes, " in TEXT
 
