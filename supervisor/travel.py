@@ -20,6 +20,7 @@ import io
 import os
 import pickle
 import sys
+import threading
 import types
 from collections import ChainMap
 from collections.abc import Callable, Iterator
@@ -46,10 +47,17 @@ _PICKLE_ERRORS: Final = (
 _MAIN_FILE: Final[str | None] = getattr(sys.modules.get("__main__"), "__file__", None)
 
 
+# A program that was read from standard input is no file, though the interpreter says that
+# its file is ``<stdin>``; multiprocessing would have each child run that.
+_NO_FILE: Final = _MAIN_FILE is not None and not os.path.exists(_MAIN_FILE)
+
+_without_file = threading.Lock()
+
+
 def keep_main_importable() -> None:
     """Have children find the user's script also while the interpreter exits."""
     main = sys.modules.get("__main__")
-    if main is None or _MAIN_FILE is None:
+    if main is None or _MAIN_FILE is None or _NO_FILE:
         return
     if main.__spec__ is None and not hasattr(main, "__file__"):
         main.__file__ = _MAIN_FILE
@@ -57,21 +65,18 @@ def keep_main_importable() -> None:
 
 @contextlib.contextmanager
 def main_as_it_is() -> Iterator[None]:
-    """While a child is made: a program that was read from standard input is no file.
-
-    The interpreter says all the same that its file is ``<stdin>``, and
-    multiprocessing would have the child run that.
-    """
+    """While a child is made: hide the name of a main file that is none. Runs on: any thread."""
     main = sys.modules.get("__main__")
-    path = getattr(main, "__file__", None)
-    if main is None or path is None or main.__spec__ is not None or os.path.exists(path):
+    if main is None or not _NO_FILE or main.__spec__ is not None:
         yield
         return
-    del main.__file__
-    try:
-        yield
-    finally:
-        main.__file__ = path
+    with _without_file:  # one child after the other: each needs it hidden to the end
+        path = vars(main).pop("__file__", None)
+        try:
+            yield
+        finally:
+            if path is not None:
+                main.__file__ = path
 
 
 def main_travels() -> bool:
