@@ -77,23 +77,24 @@ def main(boot: Boot) -> None:
     os.close(ends.mark)
     if ends.stdout >= 0:
         logs.redirect_output(ends.stdout, ends.stderr)
-    forwarder = logs.install(socket.socket(fileno=ends.logs), boot.settings.log_level, dict)
+    forwarder = logs.install(boot.settings.log_level)
+    forwarder.connect(socket.socket(fileno=ends.logs), dict)
     channel.send(Hello(os.getpid()))
     began = time.monotonic()
     try:
-        hooks, proc = preload(boot)
+        hooks, proc = preload(boot, forwarder)
     except BaseException as exc:  # noqa: BLE001 - around the user's code: reported
         channel.send(PreloadError(error_text(exc)))
         _exit(1)
-    forwarder.close()
+    forwarder.disconnect()
     logs.flush_output()
-    server = ForkServer(boot, hooks, proc, channel)
+    server = ForkServer(boot, hooks, proc, channel, forwarder)
     channel.send(ForkServerReady(os.getpid(), time.monotonic() - began))
     server.run()
     _exit(0)
 
 
-def preload(boot: Boot) -> tuple[Hooks, JobProcess]:
+def preload(boot: Boot, forwarder: logs.LogForwarder) -> tuple[Hooks, JobProcess]:
     """Import, run ``preload_fnc``, and make the heap ready to be shared.
 
     Raises:
@@ -107,6 +108,10 @@ def preload(boot: Boot) -> tuple[Hooks, JobProcess]:
     proc = JobProcess(user_arguments=hooks.user_arguments, http_proxy=boot.settings.http_proxy)
     if hooks.preload_fnc is not None:
         _run_preload(hooks.preload_fnc, proc)
+    # Again: user code may have set up handlers of its own.
+    forwarder.attach()
+    isolate.ignore_supervisor_signals()
+    isolate.take_multiprocessing_identity(boot.supervisor_pid, boot.authkey)
     practise()
     check_single_threaded()
     isolate.restore_signals_in_forks()
@@ -157,11 +162,13 @@ class ForkServer:
         hooks: Hooks,
         proc: JobProcess,
         channel: BlockingChannel[ToForkServer],
+        forwarder: logs.LogForwarder,
     ) -> None:
         self._boot = boot
         self._hooks = hooks
         self._proc = proc
         self._channel = channel
+        self._forwarder = forwarder
         self._workers: dict[int, int] = {}  # pid to worker
         # What preload_fnc started is not a stray of a worker.
         self._own_children = set(_children())
@@ -212,7 +219,7 @@ class ForkServer:
 
     def _fork(self, worker: int, descriptors: list[int]) -> None:
         try:
-            pid = os.fork()
+            pid = isolate.fork_worker()
         except OSError as exc:
             fds.close_all(descriptors)
             self._channel.send(ForkFailed(worker, exc.errno or 0))
@@ -237,7 +244,6 @@ class ForkServer:
             signal.signal(signal.SIGHUP, signal.SIG_DFL)
             isolate.become_session_leader()
             isolate.join_cgroup(self._boot.settings.cgroup, number)
-            isolate.ignore_supervisor_signals()
             self._channel.close()
             fds.close_all((self._wake_reader, self._wake_writer))
             ends = Ends.received(descriptors)
@@ -245,7 +251,9 @@ class ForkServer:
             worker: Worker | None = None
             try:
                 self._isolate(number)
-                worker = Worker(self._hooks, self._boot.settings, channel, ends, self._proc)
+                worker = Worker(
+                    self._hooks, self._boot.settings, channel, ends, self._proc, self._forwarder
+                )
                 worker.run()
             except BaseException as exc:
                 if worker is None or not worker.is_ready:
@@ -261,7 +269,7 @@ class ForkServer:
         isolate.prefer_for_oom()
         isolate.apply_limits(settings.job_limits)
         isolate.reseed()
-        isolate.take_multiprocessing_identity(number, self._boot.supervisor_pid, self._boot.authkey)
+        isolate.take_multiprocessing_number(number)
         if settings.titles:
             isolate.set_title("idle")
 

@@ -30,6 +30,11 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 _OOM_SCORE: Final = "500"
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
+# Looked up once: ctypes makes an object at the first look, and each worker would make it.
+_prctl: Final = _libc.prctl if sys.platform == "linux" else None
+
+# Where multiprocessing and its fork keep who this process is.
+_PROCESS_MODULES: Final = ("multiprocessing.process", "multiprocess.process")
 
 # Signals that are the supervisor's business. A service manager sends SIGTERM to
 # every process of the unit; a job must not die of it while the server drains.
@@ -50,8 +55,10 @@ def become_session_leader() -> None:
     so that a daemon that a job forked twice can still be found under it.
     """
     # EPERM: a group leader already, which a fresh child of spawn is not.
-    with contextlib.suppress(PermissionError):
+    try:  # noqa: SIM105 - each function that a worker runs is a page that it copies
         os.setsid()
+    except PermissionError:
+        pass
     _become_subreaper()
 
 
@@ -69,7 +76,7 @@ def become_group_leader() -> None:
 
 
 def _become_subreaper() -> None:
-    if sys.platform == "linux" and _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+    if _prctl is not None and _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
@@ -108,8 +115,26 @@ def _release_signals() -> None:
 
 
 def _restore_signals() -> None:
-    _usual_signals()
+    if not _forking_worker:
+        _usual_signals()
     _release_signals()
+
+
+_forking_worker = False
+
+
+def fork_worker() -> int:
+    """Fork, as ``os.fork``; the child goes on ignoring what is the supervisor's business.
+
+    Raises:
+        OSError: as ``os.fork``.
+    """
+    global _forking_worker  # noqa: PLW0603 - read by a hook, which is not handed anything
+    _forking_worker = True
+    try:
+        return os.fork()
+    finally:
+        _forking_worker = False
 
 
 def _usual_signals() -> None:
@@ -255,26 +280,36 @@ def set_title(title: str) -> None:
     setproctitle.setproctitle(f"greenroom: {title}")
 
 
-def take_multiprocessing_identity(worker: int, supervisor_pid: int, authkey: bytes) -> None:
+def take_multiprocessing_identity(supervisor_pid: int, authkey: bytes) -> None:
     """Look like a child of the supervisor to multiprocessing and to multiprocess.
 
-    ``current_process()``, ``parent_process()`` and ``authkey`` are what a child
-    made by the standard library would see, so that manager proxies work in jobs.
+    ``current_process()``, ``parent_process()`` and ``authkey`` are what a child made by
+    the standard library would see, so that manager proxies work in jobs. Done once, in
+    the process that workers are forked from; each only takes its number.
     """
     made_by: Any = sys.modules.get("multiprocess.process")
     parent = None if made_by is None else made_by.parent_process()
     # Readable once the supervisor is gone; inherited from the launch.
     sentinel = None if parent is None else parent.sentinel
-    for package in ("multiprocessing", "multiprocess"):
-        process: Any = sys.modules.get(f"{package}.process")
+    for package in _PROCESS_MODULES:
+        process: Any = sys.modules.get(package)
         if process is None:
             continue
         # multiprocess brought the key of its own that the host has for it.
-        key = authkey if package == "multiprocessing" else process.current_process().authkey
-        current = process.BaseProcess(name=f"GreenroomWorker-{worker}")
-        current._identity = (worker,)
+        key = authkey if package == "multiprocessing.process" else process.current_process().authkey
+        current = process.BaseProcess()
         current._config["authkey"] = process.AuthenticationString(key)
         current._parent_pid = supervisor_pid
         process._current_process = current
         process._parent_process = process._ParentProcess("MainProcess", supervisor_pid, sentinel)
-        process._children = set()
+
+
+def take_multiprocessing_number(worker: int) -> None:
+    """Be number *worker* to both. After :func:`take_multiprocessing_identity`."""
+    for package in _PROCESS_MODULES:
+        process: Any = sys.modules.get(package)
+        if process is not None:
+            current = process._current_process
+            current._name = f"GreenroomWorker-{worker}"
+            current._identity = (worker,)
+            process._children = set()

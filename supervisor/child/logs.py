@@ -52,8 +52,8 @@ __all__ = ["LogForwarder", "flush_output", "install", "redirect_output"]
 SHARED_FRAME_BYTES: Final = 32 * 1024 - HEADER.size
 
 
-def install(sock: socket.socket, level: str, fields: Fields) -> LogForwarder:
-    """Forward from now on whatever this process logs, by ``logging`` or loguru.
+def install(level: str) -> LogForwarder:
+    """Take whatever this process logs, by ``logging`` or loguru; :meth:`connect` says where to.
 
     The handlers of the root logger are taken off (they came with the fork, and
     write to descriptors of somebody else), and so are loguru's sinks that write
@@ -67,47 +67,77 @@ def install(sock: socket.socket, level: str, fields: Fields) -> LogForwarder:
     Runs on: the main thread.
 
     Args:
-        sock: the worker's log socket; owned by the forwarder from here on.
         level: DEBUG, INFO, WARNING, ERROR or CRITICAL.
-        fields: the job's fields that go onto each record; called for each, in
-            the thread that logs. It may raise.
 
     Raises:
         ValueError: no such level.
     """
-    forwarder = LogForwarder(sock, level, fields)
+    forwarder = LogForwarder(level)
     forwarder.attach()
+    _register_at_fork(forwarder)
     return forwarder
 
 
 class LogForwarder:
-    """Sends log records on a socket. Made by :func:`install`."""
+    """Sends log records on a socket. Made by :func:`install`.
 
-    def __init__(self, sock: socket.socket, level: str, fields: Fields) -> None:
-        self._sock = sock
+    It outlives a fork: the process that workers are forked from installs it once, and
+    each worker connects it to a socket of its own. Without a socket, records are dropped.
+    """
+
+    def __init__(self, level: str) -> None:
+        self._sock: socket.socket | None = None
         self._level = _level_number(level)
-        self._fields = fields
+        self._fields: Fields = dict
         # Guards the socket. Signal handlers and finalizers may log while their
         # own thread holds it, hence an RLock, and hence ``_is_owned``.
         self._lock = _new_lock()
         self._queue: deque[_Outgoing] = deque()
-        self._gone = False
+        self._gone = True
         self._max_bytes = MAX_FRAME_BYTES
         self._child_pid: int | None = None
         self._handler = _Handler(self)
         self._loguru = LoguruTap(self.forward_loguru)
-        sock.settimeout(None)
 
     def attach(self) -> None:
-        """Become the root logger's one handler, and loguru's sink for the terminal."""
+        """Become the root logger's one handler, and loguru's sink for the terminal.
+
+        May be called again, after user code has set up logging of its own.
+        """
         root = logging.getLogger()
         for handler in root.handlers[:]:
             # Not closed: what it buffered belongs to the process we were forked from.
             root.removeHandler(handler)
         root.addHandler(self._handler)
         self.set_level(logging.getLevelName(self._level))
+        self._loguru.detach()
         self._loguru.attach(self._level)
-        _register_at_fork(self)
+
+    def connect(self, sock: socket.socket, fields: Fields) -> None:
+        """Send on *sock* from now on. What a socket before it did not take is forgotten.
+
+        Runs on: the main thread.
+
+        Args:
+            sock: the worker's log socket; owned by the forwarder from here on.
+            fields: the job's fields that go onto each record; called for each, in
+                the thread that logs. It may raise.
+        """
+        sock.settimeout(None)
+        self._lock = _new_lock()
+        self._queue.clear()
+        self._max_bytes = MAX_FRAME_BYTES
+        self._child_pid = None
+        self._sock, self._fields = sock, fields
+        self._gone = False
+
+    def disconnect(self) -> None:
+        """Flush and close the socket; records are dropped until there is another."""
+        self.flush()
+        with self._lock:
+            self._gone = True
+            if self._sock is not None:
+                self._sock.close()
 
     def set_level(self, level: str) -> None:
         """Forward what is at or above *level* from now on. Runs on: any thread.
@@ -145,10 +175,7 @@ class LogForwarder:
         """
         self._loguru.detach()
         logging.getLogger().removeHandler(self._handler)
-        self.flush()
-        with self._lock:
-            self._gone = True
-            self._sock.close()
+        self.disconnect()
 
     # ── making a frame ───────────────────────────────────────────────────────
 
@@ -184,7 +211,7 @@ class LogForwarder:
     def _send_queued(self) -> None:
         """Empty the queue. Holding the lock."""
         while self._queue:
-            if self._gone:
+            if self._gone or self._sock is None:
                 self._queue.clear()
                 return
             head = self._queue[0]

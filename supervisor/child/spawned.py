@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 
-from supervisor.child import isolate
+from supervisor.child import isolate, logs
 from supervisor.child.boot import Boot
 from supervisor.child.context import JobProcess
 from supervisor.child.worker import Worker, report_failure, say_hello
@@ -22,7 +22,8 @@ def main(boot: Boot) -> None:
     ends = boot.received_ends()
     channel = say_hello(ends)
     isolate.prefer_for_oom()
-    isolate.take_multiprocessing_identity(boot.worker, boot.supervisor_pid, boot.authkey)
+    isolate.take_multiprocessing_identity(boot.supervisor_pid, boot.authkey)
+    isolate.take_multiprocessing_number(boot.worker)
     if settings.titles:
         isolate.set_title("idle")
     try:
@@ -34,4 +35,5 @@ def main(boot: Boot) -> None:
         report_failure(channel, exc)
         os._exit(1)
     proc = JobProcess(user_arguments=hooks.user_arguments, http_proxy=settings.http_proxy)
-    Worker(hooks, settings, channel, ends, proc, preload_here=True).run()
+    forwarder = logs.install(settings.log_level)
+    Worker(hooks, settings, channel, ends, proc, forwarder, preload_here=True).run()

@@ -14,6 +14,9 @@ from typing import Final
 # The interpreter has these calls since Python 3.13 only. PyDLL: such a call takes less
 # time than giving up the interpreter's lock for it.
 _libc: Final = ctypes.PyDLL(None, use_errno=True)
+# Looked up once: ctypes makes an object at the first look, and each worker would make it.
+_create: Final = _libc.timerfd_create if sys.platform == "linux" else None
+_settime: Final = _libc.timerfd_settime if sys.platform == "linux" else None
 
 # linux/time.h and linux/timerfd.h
 _CLOCK_MONOTONIC: Final = 1
@@ -41,8 +44,8 @@ class OneShot:
     def __init__(self, delay: float) -> None:
         self._writer = -1
         self._fd = -1
-        if sys.platform == "linux":
-            self._fd = _libc.timerfd_create(_CLOCK_MONOTONIC, _TFD_CLOEXEC | _TFD_NONBLOCK)
+        if _create is not None:
+            self._fd = _create(_CLOCK_MONOTONIC, _TFD_CLOEXEC | _TFD_NONBLOCK)
             if self._fd < 0:
                 raise OSError(ctypes.get_errno(), "timerfd_create")
         else:
@@ -61,9 +64,9 @@ class OneShot:
         Raises:
             OSError: EBADF, the job closed a descriptor that is not its own.
         """
-        if self._writer >= 0:
+        if _settime is None:
             os.write(self._writer, b"r")
-        elif _libc.timerfd_settime(self._fd, 0, self._spec, None) != 0:
+        elif _settime(self._fd, 0, self._spec, None) != 0:
             raise OSError(ctypes.get_errno(), "timerfd_settime")
 
     def heard(self) -> None:

@@ -80,6 +80,7 @@ class Worker:
         channel: to the supervisor, from :func:`say_hello`.
         ends: the descriptors for its logs and its output.
         proc: with what ``preload_fnc`` left in it.
+        forwarder: takes what the process logs.
         preload_here: run ``preload_fnc`` before ``setup_fnc`` (a fresh interpreter).
 
     Runs on: the main thread.
@@ -92,6 +93,7 @@ class Worker:
         channel: BlockingChannel[ToWorker],
         ends: Ends,
         proc: JobProcess,
+        forwarder: logs.LogForwarder,
         *,
         preload_here: bool = False,
     ) -> None:
@@ -106,9 +108,8 @@ class Worker:
         self._used: _Usage = (0.0, 0)
         if ends.stdout >= 0:
             logs.redirect_output(ends.stdout, ends.stderr)
-        self._forwarder = logs.install(
-            socket.socket(fileno=ends.logs), settings.log_level, self._log_fields
-        )
+        self._forwarder = forwarder
+        forwarder.connect(socket.socket(fileno=ends.logs), self._log_fields)
         self._interrupter = Interrupter()
         self._interrupter.install()
         self._stop = StopRequest()

@@ -78,7 +78,8 @@ class Worker:
             "import logging, os, signal, socket, sys, threading",
             prelude,
             "from supervisor.child import logs",
-            f"forwarder = logs.install(socket.socket(fileno={far.fileno()}), 'DEBUG', dict)",
+            "forwarder = logs.install('DEBUG')",
+            f"forwarder.connect(socket.socket(fileno={far.fileno()}), dict)",
             textwrap.dedent(program),
         ]
         self.process = subprocess.Popen(
@@ -150,7 +151,8 @@ def test_a_flood_waits_for_the_reader_and_all_of_it_arrives_in_order() -> None:
 def test_many_threads_share_the_socket_and_no_record_is_torn() -> None:
     near, far = socket.socketpair()
     with near:
-        forwarder = LogForwarder(far, "INFO", dict)
+        forwarder = LogForwarder("INFO")
+        forwarder.connect(far, dict)
 
         def flood(number: int) -> None:
             for i in range(300):
@@ -277,7 +279,8 @@ def test_after_a_fork_frames_are_small_enough_to_be_queued_whole() -> None:
 
 def test_once_the_supervisor_is_gone_log_calls_return_at_once() -> None:
     near, far = socket.socketpair()
-    forwarder = LogForwarder(far, "INFO", dict)
+    forwarder = LogForwarder("INFO")
+    forwarder.connect(far, dict)
     near.close()
     for _ in range(1000):
         forwarder.forward(record_of("x" * 10_000))
@@ -310,9 +313,8 @@ quiet = logging.getLogger("quiet"); quiet.setLevel("ERROR")
 
 
 def test_an_unknown_level_is_refused() -> None:
-    near, far = socket.socketpair()
-    with near, far, pytest.raises(ValueError, match="'LOUD' is no log level"):
-        LogForwarder(far, "LOUD", dict)
+    with pytest.raises(ValueError, match="'LOUD' is no log level"):
+        LogForwarder("LOUD")
 
 
 LOGURU = """
@@ -373,7 +375,6 @@ logger.add(seen.append, format="{message}")
 
 
 def test_a_second_forwarder_takes_loguru_over_from_a_closed_one() -> None:
-    # As it goes in a worker: the fork server had one, and closed it before the fork.
     logs = run(
         """
         logger.info("to the worker's")
@@ -383,12 +384,60 @@ def test_a_second_forwarder_takes_loguru_over_from_a_closed_one() -> None:
 from loguru import logger
 from supervisor.child import logs
 first, near = socket.socketpair()
-logs.install(first, "DEBUG", dict).close()
+before = logs.install("DEBUG")
+before.connect(first, dict)
+before.close()
 logger.info("to nobody")
 assert near.recv(1) == b""
 """,
     )
     assert [log.message for log in logs] == ["to the worker's"]
+
+
+def test_a_forwarder_goes_from_one_socket_to_the_next() -> None:
+    # As it goes in a worker: the fork server connected it to its own, before the fork.
+    logs = run(
+        """
+        logging.info("to the first")
+        logger.info("by loguru")
+        assert len(logger._core.handlers) == 1
+        forwarder.disconnect()
+        logging.info("to nobody")
+        near, second = socket.socketpair()
+        forwarder.connect(second, lambda: {"job": "J-1"})
+        logging.info("to the second")
+        forwarder.disconnect()
+        frames = FrameDecoder()
+        while data := near.recv(65536):
+            frames.feed(data)
+        log = Decoder(Log).decode(frames.next_frame().payload)
+        assert (log.message, log.fields) == ("to the second", {"job": "J-1"}), log
+        assert frames.buffered == 0
+        """,
+        prelude="""
+from loguru import logger
+from ipc.frames import FrameDecoder
+from ipc.messages import Decoder, Log
+""",
+    )
+    assert [log.message for log in logs] == ["to the first", "by loguru"]
+
+
+def test_what_user_code_added_to_logging_is_taken_off_again() -> None:
+    logs = run(
+        """
+        logging.getLogger().addHandler(logging.StreamHandler(sys.stdout))
+        logging.getLogger().setLevel("ERROR")
+        number = logger.add(sys.stdout)
+        forwarder.attach()
+        logging.info("once")
+        logger.info("once as well")
+        assert len(logging.getLogger().handlers) == 1
+        assert len(logger._core.handlers) == 1
+        """,
+        prelude="from loguru import logger",
+    )
+    assert [log.message for log in logs] == ["once", "once as well"]
 
 
 def test_loguru_follows_a_change_of_level() -> None:

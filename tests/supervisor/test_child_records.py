@@ -23,7 +23,8 @@ def forwarded(record: logging.LogRecord, fields: Mapping[str, object] | None = N
     """Return what arrives of *record*, which is not a large one."""
     near, far = socket.socketpair()
     with near, far:
-        forwarder = LogForwarder(far, "DEBUG", lambda: fields or {})
+        forwarder = LogForwarder("DEBUG")
+        forwarder.connect(far, lambda: fields or {})
         forwarder.forward(record)
         forwarder.close()
         frame = near.recv(1 << 20, socket.MSG_WAITALL)

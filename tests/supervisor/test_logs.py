@@ -280,7 +280,8 @@ async def test_a_handler_that_raises_loses_its_record_and_no_other(collector: Co
 FLOOD = """
 import logging, socket
 from supervisor.child import logs
-forwarder = logs.install(socket.socket(fileno={fd}), "INFO", dict)
+forwarder = logs.install("INFO")
+forwarder.connect(socket.socket(fileno={fd}), dict)
 for i in range(10_000):
     logging.info("line %d", i)
 """
