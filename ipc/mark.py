@@ -60,6 +60,10 @@ class Mark:
         finally:
             os.close(fd)
 
+    def close(self) -> None:
+        """Let go of it."""
+        self._memory.close()
+
     def set(self, moment: float) -> None:
         """Write down *moment*, over the one before. Never fails."""
         _MOMENT.pack_into(self._memory, 0, moment)

@@ -118,6 +118,11 @@ class ControlThread:
         """Start the thread, without the channel. Runs on: the main thread."""
         self._thread.start()
 
+    def close(self) -> None:
+        """Close its descriptors. For one whose thread was never started."""
+        self._timer.close()
+        fds.close_all((self._wake_reader, self._wake_writer))
+
     def give(self, on_turn: Callable[[], None] | None = None) -> None:
         """Give the channel to the thread, which first calls *on_turn*.
 

@@ -20,7 +20,6 @@ When the supervisor is gone (the channel ends) it kills every group and exits.
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import os
 import select
@@ -28,7 +27,6 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from typing import Any, Final, NoReturn
 
 from ipc import fds
@@ -49,11 +47,11 @@ from ipc.messages import (
 )
 from supervisor.child import isolate, logs
 from supervisor.child.answer import error_text
-from supervisor.child.boot import Boot, Ends, Hooks
+from supervisor.child.birth import Birth
+from supervisor.child.boot import Boot
 from supervisor.child.context import JobProcess
-from supervisor.child.practice import practise
-from supervisor.child.threads import check_single_threaded
-from supervisor.child.worker import Worker, report_failure, say_hello
+from supervisor.child.logs import LogForwarder
+from supervisor.child.practice import settle
 
 # How long the last sweep may take. A process in an uninterruptible wait (a dead
 # network file system) cannot be reaped; nothing waits for it longer than this.
@@ -82,23 +80,23 @@ def main(boot: Boot) -> None:
     channel.send(Hello(os.getpid()))
     began = time.monotonic()
     try:
-        hooks, proc = preload(boot, forwarder)
+        birth = preload(boot, forwarder)
+        settle(birth)
     except BaseException as exc:  # noqa: BLE001 - around the user's code: reported
         channel.send(PreloadError(error_text(exc)))
         _exit(1)
     forwarder.disconnect()
     logs.flush_output()
-    server = ForkServer(boot, hooks, proc, channel, forwarder)
+    server = ForkServer(birth, channel)
     channel.send(ForkServerReady(os.getpid(), time.monotonic() - began))
     server.run()
     _exit(0)
 
 
-def preload(boot: Boot, forwarder: logs.LogForwarder) -> tuple[Hooks, JobProcess]:
-    """Import, run ``preload_fnc``, and make the heap ready to be shared.
+def preload(boot: Boot, forwarder: LogForwarder) -> Birth:
+    """Import and run ``preload_fnc``; return what workers are born with.
 
     Raises:
-        ThreadsLeft: something of it left a thread running.
         BaseException: whatever the user's code raises.
     """
     _import_what_jobs_need()
@@ -112,12 +110,7 @@ def preload(boot: Boot, forwarder: logs.LogForwarder) -> tuple[Hooks, JobProcess
     forwarder.attach()
     isolate.ignore_supervisor_signals()
     isolate.take_multiprocessing_identity(boot.supervisor_pid, boot.authkey)
-    practise()
-    check_single_threaded()
-    isolate.restore_signals_in_forks()
-    gc.collect()
-    gc.freeze()
-    return hooks, proc
+    return Birth(hooks, boot.settings, proc, forwarder)
 
 
 def _import_what_jobs_need() -> None:
@@ -156,19 +149,9 @@ class ForkServer:
     Runs on: the main thread, the only one there is.
     """
 
-    def __init__(
-        self,
-        boot: Boot,
-        hooks: Hooks,
-        proc: JobProcess,
-        channel: BlockingChannel[ToForkServer],
-        forwarder: logs.LogForwarder,
-    ) -> None:
-        self._boot = boot
-        self._hooks = hooks
-        self._proc = proc
+    def __init__(self, birth: Birth, channel: BlockingChannel[ToForkServer]) -> None:
+        self._birth = birth
         self._channel = channel
-        self._forwarder = forwarder
         self._workers: dict[int, int] = {}  # pid to worker
         # What preload_fnc started is not a stray of a worker.
         self._own_children = set(_children())
@@ -225,7 +208,7 @@ class ForkServer:
             self._channel.send(ForkFailed(worker, exc.errno or 0))
             return
         if pid == 0:
-            self._become_worker(worker, descriptors)
+            self._birth.become_worker(worker, descriptors, self._shed)
         self._workers[pid] = worker
         fds.close_all(descriptors)
         # Nobody but us can reap it, so between the fork and this line its number
@@ -237,41 +220,10 @@ class ForkServer:
         self._channel.send(Forked(worker, pid), pidfd)
         fds.close_all(pidfd)
 
-    def _become_worker(self, number: int, descriptors: list[int]) -> NoReturn:
-        try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGHUP, signal.SIG_DFL)
-            isolate.become_session_leader()
-            isolate.join_cgroup(self._boot.settings.cgroup, number)
-            self._channel.close()
-            fds.close_all((self._wake_reader, self._wake_writer))
-            ends = Ends.received(descriptors)
-            channel = say_hello(ends)
-            worker: Worker | None = None
-            try:
-                self._isolate(number)
-                worker = Worker(
-                    self._hooks, self._boot.settings, channel, ends, self._proc, self._forwarder
-                )
-                worker.run()
-            except BaseException as exc:
-                if worker is None or not worker.is_ready:
-                    report_failure(channel, exc)
-                raise
-        except BaseException:  # noqa: BLE001 - the last line of a process: say it and go
-            traceback.print_exc()
-        finally:
-            os._exit(70)  # EX_SOFTWARE; Worker.run never returns
-
-    def _isolate(self, number: int) -> None:
-        settings = self._boot.settings
-        isolate.prefer_for_oom()
-        isolate.apply_limits(settings.job_limits)
-        isolate.reseed()
-        isolate.take_multiprocessing_number(number)
-        if settings.titles:
-            isolate.set_title("idle")
+    def _shed(self) -> None:
+        """Close what is the fork server's. In its children."""
+        self._channel.close()
+        fds.close_all((self._wake_reader, self._wake_writer))
 
     # ── reaping ──────────────────────────────────────────────────────────────
 
@@ -306,7 +258,7 @@ class ForkServer:
         deadline = time.monotonic() + _SWEEP_SECONDS
         poll = select.poll()
         poll.register(self._wake_reader, select.POLLIN)
-        cgroup = self._boot.settings.cgroup
+        cgroup = self._birth.settings.cgroup
         isolate.kill_cgroups(cgroup)
         while True:
             for pid in self._workers:

@@ -1,64 +1,169 @@
-"""What each worker will do, done often enough beforehand in the process that workers are forked from.
+"""What each worker will do, done beforehand in the process that workers are forked from.
 
-Since Python 3.11 the interpreter rewrites a function's code during its first calls.
-In a worker each such write would cost a page of its own, in every worker anew. Done
-here, workers share the pages as they are.
+Each page that a worker writes to is one that it no longer shares. Some writes are
+needed only once, and done here they are done for all workers:
+
+* A worker on trial is forked and lives through one job that does nothing. It tells
+  which code ran, and that code is laid together (``layout.py``).
+* The parts of a worker's life that leave nothing behind are gone through in this very
+  process. The interpreter rewrites a function's code during its first calls (since
+  Python 3.11), and remembers where it found attributes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import pickle
+import dataclasses
+import gc
+import logging
+import os
+import select
+import signal
 import socket
-from typing import Final
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import CodeType, FrameType
+from typing import Any, Final
 
-from ipc.channel import BlockingChannel
-from ipc.messages import Decoder, Finished, RunJob, Started, ToWorker
-from supervisor import travel
-from supervisor.child.context import JobContext, JobProcess
-from supervisor.job import JobInfo, Session
+from ipc import fds
+from ipc.frames import encode_frame
+from ipc.mark import make_mark
+from ipc.messages import encode
+from supervisor.child import isolate, layout
+from supervisor.child.birth import Birth
+from supervisor.child.boot import Ends, Hooks
+from supervisor.child.context import JobProcess
+from supervisor.child.threads import check_single_threaded
+from supervisor.child.worker import Worker, rehearsals, say_hello
 
-# More than the interpreter's warm-up of any instruction; in all a few milliseconds.
+logger = logging.getLogger("greenroom.forkserver")
+
+# More than the interpreter's warm-up of any instruction; in all some ten milliseconds.
 ROUNDS: Final = 20
 
-_decoder: Final[Decoder[ToWorker]] = Decoder(ToWorker)
+# How long the worker on trial may take. It needs milliseconds; only a user's hook at
+# fork could hold it up, and would hold up every worker.
+_TRIAL_SECONDS: Final = 5.0
+
+_ID_BYTES: Final = 8
 
 
-def practise() -> None:
-    """Run the parts of a worker's life that leave nothing behind. Single-threaded."""
+def settle(birth: Birth) -> None:
+    """Make this process ready to be forked: once, when user code was loaded.
+
+    Raises:
+        ThreadsLeft: something left a thread running.
+    """
+    check_single_threaded()
+    isolate.restore_signals_in_forks()
+    trial = _without_user_code(birth)
+    used = _code_of_a_life(trial)
+    layout.fill_holes()
+    layout.lay_together(used)
     for _ in range(ROUNDS):
-        loop = asyncio.new_event_loop()
+        _live(trial)
+    gc.collect()
+    layout.fill_holes()
+    gc.freeze()
+
+
+def _without_user_code(birth: Birth) -> Birth:
+    """Return the birth of a worker that nobody waits for and that runs nothing of the user's."""
+    hooks = Hooks() if birth.hooks.entrypoint is None else Hooks(entrypoint=_nothing)
+    settings = dataclasses.replace(birth.settings, cgroup=None, job_limits=None, titles=False)
+    return Birth(hooks, settings, JobProcess(), birth.forwarder)
+
+
+def _nothing(context: object) -> None:
+    """The entrypoint of who has one."""
+
+
+@contextmanager
+def _ends() -> Iterator[tuple[Ends, socket.socket]]:
+    """Give a worker's ends, to be taken over, and the supervisor's end of its channel."""
+    ours, channel = socket.socketpair()
+    log_reader, logs = socket.socketpair()
+    with ours, log_reader:
+        yield Ends(channel.detach(), logs.detach(), make_mark()), ours
+
+
+def _live(trial: Birth) -> None:
+    """Go through a worker's life in this process, without what would change it."""
+    with _ends() as (ends, _):
+        worker = Worker(
+            trial.hooks, trial.settings, say_hello(ends), ends, JobProcess(), trial.forwarder
+        )
         try:
-            loop.run_until_complete(_tasks())
+            worker.rehearse()
         finally:
-            loop.close()
-        _talk()
+            worker.close()
+            asyncio.set_event_loop(None)
 
 
-async def _tasks() -> None:
-    task = asyncio.get_running_loop().create_task(asyncio.sleep(0))
-    await asyncio.wait({task}, return_when=asyncio.FIRST_COMPLETED)
+# ── the worker on trial ──────────────────────────────────────────────────────
 
 
-def _talk() -> None:
-    ours, theirs = socket.socketpair()
-    near: BlockingChannel[ToWorker] = BlockingChannel(ours, _decoder)
-    far: BlockingChannel[ToWorker] = BlockingChannel(theirs, _decoder)
+def _code_of_a_life(trial: Birth) -> set[int]:
+    """Fork a worker that runs one job that does nothing; return the ``id`` of all code it ran.
+
+    Nothing, where it failed: then workers are slower, and their own failure is told.
+    """
+    reader, writer = os.pipe()
     try:
-        near.send(RunJob("practice", "call", True, travel.pack_call(_nothing, (), {})))
-        received = far.receive()
-        assert received is not None
-        job = received[0]
-        assert isinstance(job, RunJob)
-        JobContext(JobProcess(), Session(JobInfo(job.job)))
-        function, args, kwargs = pickle.loads(job.body)  # our own bytes
-        result = travel.pack(function(*args, **kwargs), "the result")
-        far.send(Started(job.job, 0.0))
-        far.send(Finished(job.job, "succeeded", "", result, None, 0.0, 0.0, 0.0, 0))
+        with _ends() as (ends, ours):
+            for job in rehearsals(trial.hooks, last=True):
+                ours.sendall(encode_frame(encode(job)))
+            with _told_to(writer):
+                pid = isolate.fork_worker()
+                if pid == 0:
+                    trial.become_worker(0, ends.all, lambda: ours.close())
+            os.close(writer)
+            writer = -1
+            fds.close_all(ends.all)
+            return _read_ids(reader, pid)
     finally:
-        near.close()
-        far.close()
+        fds.close_all([reader] if writer < 0 else [reader, writer])
 
 
-def _nothing() -> None:
-    """The job of the practice."""
+@contextmanager
+def _told_to(writer: int) -> Iterator[None]:
+    """Write the ``id`` of each code object that runs from now on, here and in forks."""
+    seen: set[CodeType] = set()
+
+    def tell(frame: FrameType, event: str, argument: object) -> None:
+        if frame.f_code not in seen:
+            seen.add(frame.f_code)
+            os.write(writer, id(frame.f_code).to_bytes(_ID_BYTES, sys.byteorder))
+
+    before: Any = sys.getprofile()
+    threading.setprofile(tell)
+    sys.setprofile(tell)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
+        threading.setprofile(before)
+
+
+def _read_ids(reader: int, pid: int) -> set[int]:
+    """Return what process *pid* tells until it ends, and reap it."""
+    told = bytearray()
+    poll = select.poll()
+    poll.register(reader, select.POLLIN)
+    deadline = time.monotonic() + _TRIAL_SECONDS
+    while poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        data = os.read(reader, 65536)
+        if not data:
+            break
+        told += data
+    else:
+        logger.warning("a worker on trial did not end within %g s", _TRIAL_SECONDS)
+        os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return {
+        int.from_bytes(told[start : start + _ID_BYTES], sys.byteorder)
+        for start in range(0, len(told), _ID_BYTES)
+    }

@@ -58,6 +58,12 @@ class OneShot:
         """Return the descriptor to wait for."""
         return self._fd
 
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self._fd)
+        if self._writer >= 0:
+            os.close(self._writer)
+
     def set(self) -> None:
         """Have it ring; a time that runs already begins anew. Runs on: any thread.
 

@@ -154,7 +154,7 @@ class Worker:
             self._channel.send(SetupError(error_text(exc), self._warming))
             self._leave(1)
         self._control.take_back()
-        self._rehearse()
+        self.rehearse()
         if self._stop.reason is not None:
             self._leave(0)
         self.is_ready = True
@@ -183,24 +183,32 @@ class Worker:
             self._idle_on_loop = True
             self._runner.run_on_loop(result)
 
-    def _rehearse(self) -> None:
+    def rehearse(self) -> None:
         """Go through a hand-over with nothing in it, to the last import and page.
 
         The very code that jobs go through, on a channel of its own.
         """
         ours, theirs = socket.socketpair()
         real, self._channel = self._channel, BlockingChannel(ours, _decoder)
+        hooks, self._hooks = self._hooks, Hooks(entrypoint=_nothing_async)
         try:
-            for function in (_nothing_async, _nothing):
-                body = pickle.dumps((function, (), {}))
-                theirs.sendall(encode_frame(encode(RunJob("rehearsal", "call", False, body))))
+            for rehearsal in rehearsals(hooks, last=False):
+                theirs.sendall(encode_frame(encode(rehearsal)))
                 job, descriptors = self._next_message()
                 assert isinstance(job, RunJob)
                 self._run_job(job, descriptors)
         finally:
             self._channel.close()
             theirs.close()
-            self._channel = real
+            self._channel, self._hooks = real, hooks
+
+    def close(self) -> None:
+        """Close everything that was made here, where no process ends with it."""
+        self._control.close()
+        self._loop.close()
+        self._mark.close()
+        self._forwarder.disconnect()
+        self._channel.close()
 
     # ── idle ─────────────────────────────────────────────────────────────────
 
@@ -402,12 +410,28 @@ def _usage() -> _Usage:
     return seconds, own.ru_maxrss * unit
 
 
+def rehearsals(hooks: Hooks, *, last: bool) -> list[RunJob]:
+    """Return jobs of the kinds that a worker with *hooks* gets, with nothing in them.
+
+    Args:
+        hooks: the user's functions.
+        last: have the worker leave after the last of them.
+    """
+    if hooks.entrypoint is not None:
+        session = msgspec.msgpack.encode(Session(JobInfo("rehearsal")))
+        return [RunJob("rehearsal", "session", last, session)]
+    return [
+        RunJob("rehearsal", "call", False, pickle.dumps((_nothing_async, (), {}))),
+        RunJob("rehearsal", "call", last, pickle.dumps((_nothing, (), {}))),
+    ]
+
+
 def _nothing() -> None:
     """The rehearsed job."""
 
 
-async def _nothing_async() -> None:
-    """The rehearsed coroutine."""
+async def _nothing_async(*context: object) -> None:
+    """The rehearsed coroutine, and the entrypoint of who has one."""
 
 
 def say_hello(ends: Ends) -> BlockingChannel[ToWorker]:
