@@ -28,11 +28,15 @@ from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import Any, Final
 
+import msgspec
+
 from ipc import fds
-from ipc.frames import encode_frame
+from ipc.channel import BlockingChannel
+from ipc.errors import IpcError
+from ipc.frames import Need
 from ipc.mark import make_mark
-from ipc.messages import encode
-from supervisor.child import isolate, layout
+from ipc.messages import Decoder, FromWorker, Ready, RunJob
+from supervisor.child import hugepages, isolate, layout
 from supervisor.child.birth import Birth
 from supervisor.child.boot import Ends, Hooks
 from supervisor.child.context import JobProcess
@@ -68,6 +72,7 @@ def settle(birth: Birth) -> None:
     gc.collect()
     layout.fill_holes()
     gc.freeze()
+    hugepages.collapse()
 
 
 def _without_user_code(birth: Birth) -> Birth:
@@ -112,20 +117,22 @@ def _code_of_a_life(trial: Birth) -> set[int]:
     Nothing, where it failed: then workers are slower, and their own failure is told.
     """
     reader, writer = os.pipe()
-    try:
-        with _ends() as (ends, ours):
-            for job in rehearsals(trial.hooks, last=True):
-                ours.sendall(encode_frame(encode(job)))
-            with _told_to(writer):
-                pid = isolate.fork_worker()
-                if pid == 0:
-                    trial.become_worker(0, ends.all, lambda: ours.close())
-            os.close(writer)
-            writer = -1
-            fds.close_all(ends.all)
-            return _read_ids(reader, pid)
-    finally:
-        fds.close_all([reader] if writer < 0 else [reader, writer])
+    with (
+        open(reader, "rb", buffering=0) as told,
+        open(writer, "wb", buffering=0) as teller,
+        _ends() as (ends, ours),
+    ):
+        with _told_to(teller.fileno()):
+            pid = isolate.fork_worker()
+            if pid == 0:
+                trial.become_worker(0, ends.all, ours.close)
+        teller.close()
+        fds.close_all(ends.all)
+        channel = BlockingChannel(ours, Decoder[FromWorker](FromWorker))
+        job = msgspec.structs.replace(rehearsals(trial.hooks)[-1], last=True)
+        ids = _follow(pid, told.fileno(), channel, job)
+    os.waitpid(pid, 0)
+    return ids
 
 
 @contextmanager
@@ -148,22 +155,37 @@ def _told_to(writer: int) -> Iterator[None]:
         threading.setprofile(before)
 
 
-def _read_ids(reader: int, pid: int) -> set[int]:
-    """Return what process *pid* tells until it ends, and reap it."""
-    told = bytearray()
+def _follow(pid: int, told: int, channel: BlockingChannel[FromWorker], job: RunJob) -> set[int]:
+    """Return what process *pid* tells until it ends; give it *job* when it is ready for one."""
+    ids = bytearray()
     poll = select.poll()
-    poll.register(reader, select.POLLIN)
+    poll.register(told, select.POLLIN)
+    poll.register(channel.fileno(), select.POLLIN)
     deadline = time.monotonic() + _TRIAL_SECONDS
-    while poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-        data = os.read(reader, 65536)
-        if not data:
-            break
-        told += data
+    while ready := dict(poll.poll(max(0.0, deadline - time.monotonic()) * 1000)):
+        if channel.fileno() in ready and not _answer(channel, job):
+            poll.unregister(channel.fileno())
+        if told in ready:
+            data = os.read(told, 65536)
+            if not data:
+                break
+            ids += data
     else:
         logger.warning("a worker on trial did not end within %g s", _TRIAL_SECONDS)
         os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
     return {
-        int.from_bytes(told[start : start + _ID_BYTES], sys.byteorder)
-        for start in range(0, len(told), _ID_BYTES)
+        int.from_bytes(ids[start : start + _ID_BYTES], sys.byteorder)
+        for start in range(0, len(ids), _ID_BYTES)
     }
+
+
+def _answer(channel: BlockingChannel[FromWorker], job: RunJob) -> bool:
+    """Read once; answer READY with *job*. Return whether there is more to come."""
+    try:
+        channel.fill()
+        while not isinstance(taken := channel.next_buffered(), Need):
+            if isinstance(taken[0], Ready):
+                channel.send(job)
+    except IpcError:
+        return False  # it has died: the end of what it tells says so as well
+    return taken is not Need.NOTHING

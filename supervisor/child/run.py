@@ -215,7 +215,8 @@ class JobRunner:
         finally:
             self._interrupter.disarm()
         self._stop.register(None)
-        if not inspect.isawaitable(value):
+        # The commonest of all first: the general question costs ten calls.
+        if value is None or not inspect.isawaitable(value):
             return value
         value, exiting = self._run_coroutine(context, value)
         if exiting is not None:

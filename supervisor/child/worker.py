@@ -192,7 +192,7 @@ class Worker:
         real, self._channel = self._channel, BlockingChannel(ours, _decoder)
         hooks, self._hooks = self._hooks, Hooks(entrypoint=_nothing_async)
         try:
-            for rehearsal in rehearsals(hooks, last=False):
+            for rehearsal in rehearsals(hooks):
                 theirs.sendall(encode_frame(encode(rehearsal)))
                 job, descriptors = self._next_message()
                 assert isinstance(job, RunJob)
@@ -410,19 +410,14 @@ def _usage() -> _Usage:
     return seconds, own.ru_maxrss * unit
 
 
-def rehearsals(hooks: Hooks, *, last: bool) -> list[RunJob]:
-    """Return jobs of the kinds that a worker with *hooks* gets, with nothing in them.
-
-    Args:
-        hooks: the user's functions.
-        last: have the worker leave after the last of them.
-    """
+def rehearsals(hooks: Hooks) -> list[RunJob]:
+    """Return jobs of the kinds that a worker with *hooks* gets, with nothing in them."""
     if hooks.entrypoint is not None:
         session = msgspec.msgpack.encode(Session(JobInfo("rehearsal")))
-        return [RunJob("rehearsal", "session", last, session)]
+        return [RunJob("rehearsal", "session", False, session)]
     return [
         RunJob("rehearsal", "call", False, pickle.dumps((_nothing_async, (), {}))),
-        RunJob("rehearsal", "call", last, pickle.dumps((_nothing, (), {}))),
+        RunJob("rehearsal", "call", False, pickle.dumps((_nothing, (), {}))),
     ]
 
 
