@@ -19,6 +19,7 @@ the channel means that the supervisor is gone; then the whole group goes at once
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import os
 import select
@@ -112,11 +113,14 @@ class ControlThread:
         self._timer = OneShot(HEAD_START)
         self._wake_reader, self._wake_writer = os.pipe()
         self._alarm: tuple[float, Callable[[], None]] | None = None
-        self._thread = threading.Thread(target=self._run, name="greenroom-control", daemon=True)
 
     def start(self) -> None:
-        """Start the thread, without the channel. Runs on: the main thread."""
-        self._thread.start()
+        """Start the thread, without the channel. Runs on: the main thread.
+
+        Below ``threading``, which would wait for the thread to say that it runs: a
+        switch there and back for each worker that is born, and forty pages.
+        """
+        _thread.start_new_thread(self._run, ())
 
     def close(self) -> None:
         """Close its descriptors. For one whose thread was never started."""

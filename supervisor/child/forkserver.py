@@ -52,6 +52,7 @@ from supervisor.child.boot import Boot
 from supervisor.child.context import JobProcess
 from supervisor.child.logs import LogForwarder
 from supervisor.child.practice import settle
+from supervisor.child.strays import children_of_thread
 
 # How long the last sweep may take. A process in an uninterruptible wait (a dead
 # network file system) cannot be reaped; nothing waits for it longer than this.
@@ -315,8 +316,7 @@ def _kill(pid: int) -> None:
 def _children() -> list[int]:
     """Return the ids of this process's children, dead or alive."""
     try:
-        with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
-            return [int(pid) for pid in file.read().split()]
+        return children_of_thread(os.getpid())
     except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
         import psutil
 

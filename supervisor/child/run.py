@@ -117,15 +117,6 @@ async def _caught(awaitable: Awaitable[Any]) -> tuple[Any, _Fatal | None]:
         return None, exc
 
 
-async def _first(task: asyncio.Task[T], abandoned: asyncio.Future[None]) -> T:
-    """Return what *task* returns; raise _Abandoned if it was given up before."""
-    ways_out: set[asyncio.Future[Any]] = {task, abandoned}
-    await asyncio.wait(ways_out, return_when=asyncio.FIRST_COMPLETED)
-    if not task.done():
-        raise _Abandoned
-    return task.result()
-
-
 class JobRunner:
     """Runs one job after the other in this process.
 
@@ -249,15 +240,15 @@ class JobRunner:
         loop = self._loop
         # First of all, so that its first step is the first that the loop takes.
         task = loop.create_task(_caught(awaitable))
-        abandoned: asyncio.Future[None] = loop.create_future()
+        over: asyncio.Future[None] = loop.create_future()
 
-        def abandon() -> None:
-            if not abandoned.done():
-                abandoned.set_result(None)
+        def end(task: object = None) -> None:
+            if not over.done():
+                over.set_result(None)
 
         def cancel(grace: float) -> None:
             task.cancel()
-            loop.call_later(grace / 2, abandon)
+            loop.call_later(grace / 2, end)
 
         def stop(reason: str) -> None:
             loop.call_soon_threadsafe(cancel, self._stop.grace)
@@ -272,7 +263,11 @@ class JobRunner:
         if context.shutdown_reason is not None:
             shutdown()
         self._stop.register(stop)
-        return self.run_on_loop(_first(task, abandoned))
+        task.add_done_callback(end)
+        self.run_on_loop(over)
+        if not task.done():
+            raise _Abandoned
+        return task.result()
 
     # ── closing ──────────────────────────────────────────────────────────────
 
