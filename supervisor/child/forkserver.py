@@ -86,7 +86,6 @@ def main(boot: Boot) -> None:
     except BaseException as exc:  # noqa: BLE001 - around the user's code: reported
         channel.send(PreloadError(error_text(exc)))
         _exit(1)
-    forwarder.disconnect()
     logs.flush_output()
     server = ForkServer(birth, channel)
     channel.send(ForkServerReady(os.getpid(), time.monotonic() - began))

@@ -58,21 +58,33 @@ _ID_BYTES: Final = 8
 def settle(birth: Birth) -> None:
     """Make this process ready to be forked: once, when user code was loaded.
 
+    Afterwards its forwarder is not connected: what this process logs is dropped.
+
     Raises:
         ThreadsLeft: something left a thread running.
     """
     check_single_threaded()
     isolate.restore_signals_in_forks()
     trial = _without_user_code(birth)
-    used = _code_of_a_life(trial)
-    layout.fill_holes()
-    layout.lay_together(used)
-    for _ in range(ROUNDS):
-        _live(trial)
+    gc.collect()
+    try:
+        used = _code_of_a_life(trial)
+        layout.fill_holes()
+        layout.lay_together(used)
+        gc.freeze()
+        hugepages.collapse()
+        birth.forwarder.disconnect()
+        for _ in range(ROUNDS):
+            _live(trial)
+    except OSError as exc:
+        # No process or no descriptor to be had. Workers are only slower for it; that
+        # they cannot be made either is said where they are.
+        logger.debug("workers will be slower: %s", exc)
+    finally:
+        birth.forwarder.disconnect()
     gc.collect()
     layout.fill_holes()
     gc.freeze()
-    hugepages.collapse()
 
 
 def _without_user_code(birth: Birth) -> Birth:
@@ -117,6 +129,11 @@ def _code_of_a_life(trial: Birth) -> set[int]:
     Nothing, where it failed: then workers are slower, and their own failure is told.
     """
     reader, writer = os.pipe()
+
+    def shed() -> None:
+        ours.close()
+        trial.forwarder.disconnect()
+
     with (
         open(reader, "rb", buffering=0) as told,
         open(writer, "wb", buffering=0) as teller,
@@ -125,7 +142,7 @@ def _code_of_a_life(trial: Birth) -> set[int]:
         with _told_to(teller.fileno()):
             pid = isolate.fork_worker()
             if pid == 0:
-                trial.become_worker(0, ends.all, ours.close)
+                trial.become_worker(0, ends.all, shed)
         teller.close()
         fds.close_all(ends.all)
         channel = BlockingChannel(ours, Decoder[FromWorker](FromWorker))

@@ -173,7 +173,7 @@ def _start_native_thread(libc: Any, routine: Any, argument: Any) -> ctypes.c_ulo
 def fork_fails_twice(proc: JobProcess) -> None:
     """Stand in for a machine that is out of processes for a moment."""
     fork = os.fork
-    failures = 2
+    failures = 3  # the first is that of the worker on trial
 
     def fails_at_first() -> int:
         nonlocal failures
