@@ -312,4 +312,5 @@ def take_multiprocessing_number(worker: int) -> None:
             current = process._current_process
             current._name = f"GreenroomWorker-{worker}"
             current._identity = (worker,)
-            process._children = set()
+            if process._children:
+                process._children = set()
