@@ -48,9 +48,13 @@ class ErrorText(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 class Fork(Message, frozen=True):
     """Fork a worker. Its channel, its log socket and, when output is captured,
-    the write ends of its stdout and stderr travel beside the message."""
+    the write ends of its stdout and stderr travel beside the message.
+
+    ``awaited``: jobs wait for a worker, so that it should not rehearse before it is ready.
+    """
 
     worker: int
+    awaited: bool = False
 
 
 class KillWorker(Message, frozen=True):
@@ -155,7 +159,7 @@ ToWorker = Union[RunJob, Ping, Stop, DrainBegan]
 
 
 class Ready(Message, frozen=True):
-    """``setup_fnc`` has finished and the hand-over was rehearsed."""
+    """``setup_fnc`` has finished; the hand-over was rehearsed unless a job waits for it."""
 
     seconds: float
 

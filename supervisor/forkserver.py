@@ -173,7 +173,7 @@ class ForkServer:
 
     # ── asking ───────────────────────────────────────────────────────────────
 
-    def launch(self, worker: int, ends: SideOfChild) -> None:
+    def launch(self, worker: int, ends: SideOfChild, *, awaited: bool) -> None:
         """Have *worker* forked. Its ends are closed here: the message carries them.
 
         Raises:
@@ -181,7 +181,7 @@ class ForkServer:
         """
         try:
             assert self._channel is not None, "launch before start"
-            self._channel.send(Fork(worker), ends.descriptors)
+            self._channel.send(Fork(worker, awaited), ends.descriptors)
             self._asked.add(worker)
         except IpcError as exc:
             raise OSError(errno.EPIPE, f"the fork server is gone: {exc}") from exc

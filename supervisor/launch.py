@@ -70,8 +70,13 @@ class Launcher(Protocol):
         """
         ...
 
-    def launch(self, worker: int, ends: SideOfChild) -> None:
+    def launch(self, worker: int, ends: SideOfChild, *, awaited: bool) -> None:
         """Have a process made; does not wait. *ends* are closed here when they were passed on.
+
+        Args:
+            worker: its number.
+            ends: what it is born with.
+            awaited: a job waits for it; what only spares need can be left out.
 
         Raises:
             OSError: no descriptors left. Nothing was started.

@@ -48,13 +48,14 @@ class Refill:
         self._cpus = cpu_count()
         self._timer: asyncio.TimerHandle | None = None
 
-    def start(self, wanted: int, *, urgent: int, running: int) -> None:
+    def start(self, wanted: int, *, urgent: int, running: int, awaited: bool) -> None:
         """Start up to *wanted* workers now; ask again for the rest when it is time.
 
         Args:
             wanted: how many there should be more.
             urgent: how many of them a waiting job needs.
             running: jobs that run now.
+            awaited: jobs wait, and take each worker as soon as it is there.
         """
         if not self._supply.ready:
             return  # whoever makes the launcher asks again
@@ -68,7 +69,7 @@ class Refill:
         if leave.again_in is not None:
             self.again_in(leave.again_in)
         for _ in range(leave.count):
-            if not self._start_one():
+            if not self._start_one(awaited):
                 self.again_in(self._failures.delay())
                 return
 
@@ -77,7 +78,7 @@ class Refill:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _start_one(self) -> bool:
+    def _start_one(self, awaited: bool) -> bool:
         """Start one worker; say whether that worked."""
         try:
             near, far = make_ends(capture_output=self._capture_output)
@@ -86,7 +87,7 @@ class Refill:
             return False
         worker = self._make_worker(near)
         try:
-            self._supply.launch(worker.number, far)
+            self._supply.launch(worker.number, far, awaited=awaited)
         except OSError as exc:
             worker.launch_failed(exc)
             self._failures.no_process(exc)

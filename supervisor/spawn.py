@@ -60,8 +60,11 @@ class SpawnLauncher:
         await in_thread(lambda: check_hooks_travel(self._blueprint), "greenroom-launch")
         return 0.0
 
-    def launch(self, worker: int, ends: SideOfChild) -> None:
-        """Start *worker* in a thread: making an interpreter takes milliseconds."""
+    def launch(self, worker: int, ends: SideOfChild, *, awaited: bool) -> None:
+        """Start *worker* in a thread: making an interpreter takes milliseconds.
+
+        Beside those, what could be left out for a job that waits is nothing.
+        """
         task = self._loop.create_task(self._launch(worker, ends))
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)

@@ -130,7 +130,7 @@ class Supply:
         logger.debug("the launcher is ready after %.3f s", seconds)
         return launcher
 
-    def launch(self, worker: int, ends: SideOfChild) -> None:
+    def launch(self, worker: int, ends: SideOfChild, *, awaited: bool) -> None:
         """Have a worker made. Raises OSError: it cannot be."""
         assert self._launcher is not None, "launch without a launcher"
         if self.enclosure is not None:
@@ -139,7 +139,7 @@ class Supply:
             except OSError:
                 ends.close()
                 raise
-        self._launcher.launch(worker, ends)
+        self._launcher.launch(worker, ends, awaited=awaited)
 
     def kill(self, worker: int, pid: int, pidfd: int | None) -> None:
         """Send SIGKILL to a worker's group, with or without a launcher."""

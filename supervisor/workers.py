@@ -335,7 +335,9 @@ class Workers:
                 worker.retire()
         if wanted.spawn and self._broken is None:
             urgent = max(0, min(wanted.spawn, startable - census.idle - census.coming))
-            self._refill.start(wanted.spawn, urgent=urgent, running=census.running)
+            self._refill.start(
+                wanted.spawn, urgent=urgent, running=census.running, awaited=startable > 0
+            )
 
     def _hand_over_waiting(self) -> None:
         """Give waiting jobs to idle workers: a job's end may have made place under ``max_jobs``."""

@@ -33,7 +33,12 @@ class Birth:
     forwarder: LogForwarder
 
     def become_worker(
-        self, number: int, descriptors: list[int], shed: Callable[[], None]
+        self,
+        number: int,
+        descriptors: list[int],
+        shed: Callable[[], None],
+        *,
+        awaited: bool = False,
     ) -> NoReturn:
         """Be worker *number*. In the child of a fork, at once.
 
@@ -41,6 +46,7 @@ class Birth:
             number: its name towards the supervisor.
             descriptors: its ends, in travelling order.
             shed: closes what is its parent's.
+            awaited: a job waits for it.
         """
         try:
             signal.set_wakeup_fd(-1)
@@ -55,7 +61,7 @@ class Birth:
             try:
                 self._isolate(number)
                 worker = Worker(self.hooks, self.settings, channel, ends, self.proc, self.forwarder)
-                worker.run()
+                worker.run(awaited=awaited)
             except BaseException as exc:
                 if worker is None or not worker.is_ready:
                     report_failure(channel, exc)

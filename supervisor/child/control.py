@@ -127,6 +127,10 @@ class ControlThread:
         self._timer.close()
         fds.close_all((self._wake_reader, self._wake_writer))
 
+    def use(self, channel: BlockingChannel[ToWorker]) -> None:
+        """Serve *channel* from the next turn on. Runs on: the main thread, on its turn."""
+        self._channel = channel
+
     def give(self, on_turn: Callable[[], None] | None = None) -> None:
         """Give the channel to the thread, which first calls *on_turn*.
 
@@ -166,9 +170,6 @@ class ControlThread:
     def _run(self) -> None:
         waiting = select.poll()
         waiting.register(self._timer.fileno(), select.POLLIN)
-        serving = select.poll()
-        serving.register(self._wake_reader, select.POLLIN)
-        serving.register(self._channel.fileno(), select.POLLIN)
         while True:
             try:
                 waiting.poll()
@@ -177,7 +178,7 @@ class ControlThread:
                     continue  # the job was over first
                 if self._on_turn is not None:
                     self._on_turn()
-                self._serve(serving)
+                self._serve()
             except ChannelBroken:
                 die_with_group()
             except (IpcError, OSError) as exc:
@@ -192,8 +193,11 @@ class ControlThread:
             self._taken = self._given
         return self._taken
 
-    def _serve(self, poll: select.poll) -> None:
+    def _serve(self) -> None:
         """Serve the channel until it is wanted back."""
+        poll = select.poll()
+        poll.register(self._wake_reader, select.POLLIN)
+        poll.register(self._channel.fileno(), select.POLLIN)
         while True:
             while not isinstance(taken := self._channel.next_buffered(), Need):
                 self._handle(*taken)

@@ -192,7 +192,7 @@ class ForkServer:
 
     def _handle(self, message: ToForkServer, descriptors: list[int]) -> None:
         if isinstance(message, Fork):
-            self._fork(message.worker, descriptors)
+            self._fork(message, descriptors)
         elif isinstance(message, KillWorker):
             for pid, worker in self._workers.items():
                 if worker == message.worker:
@@ -200,7 +200,8 @@ class ForkServer:
 
     # ── forking ──────────────────────────────────────────────────────────────
 
-    def _fork(self, worker: int, descriptors: list[int]) -> None:
+    def _fork(self, message: Fork, descriptors: list[int]) -> None:
+        worker = message.worker
         try:
             pid = isolate.fork_worker()
         except OSError as exc:
@@ -208,7 +209,7 @@ class ForkServer:
             self._channel.send(ForkFailed(worker, exc.errno or 0))
             return
         if pid == 0:
-            self._birth.become_worker(worker, descriptors, self._shed)
+            self._birth.become_worker(worker, descriptors, self._shed, awaited=message.awaited)
         self._workers[pid] = worker
         fds.close_all(descriptors)
         # Nobody but us can reap it, so between the fork and this line its number

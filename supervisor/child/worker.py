@@ -21,6 +21,7 @@ import atexit
 import os
 import pickle
 import resource
+import select
 import socket
 import sys
 import threading
@@ -67,6 +68,10 @@ _decoder: Final[Decoder[ToWorker]] = Decoder(ToWorker)
 _session_decoder: Final = msgspec.msgpack.Decoder(Session)
 
 _Usage = tuple[float, int]
+
+# A worker for which a job waited, and that has heard of none for so long, is a spare and
+# has time to rehearse. Seconds.
+_NO_JOB_AFTER_ALL: Final = 0.02
 
 Warming = Literal["preload_fnc", "initializer", "setup_fnc"]
 
@@ -133,6 +138,7 @@ class Worker:
         )
         self._mark = Mark(ends.mark)
         self._began_at = 0.0
+        self._rehearsing = False
         self._title_shown = False
         # The job that runs; None once it is over. Under the lock, so that nobody
         # tells of a job's beginning after its end.
@@ -143,8 +149,12 @@ class Worker:
         # "A job begins" and "a drain begins" meet here, in two threads.
         self._drain_lock = threading.Lock()
 
-    def run(self) -> NoReturn:
-        """Live."""
+    def run(self, *, awaited: bool = False) -> NoReturn:
+        """Live.
+
+        Args:
+            awaited: a job waits already, and would wait for the rehearsal as well.
+        """
         self._control.start()
         self._control.give()
         began = time.monotonic()
@@ -154,12 +164,16 @@ class Worker:
             self._channel.send(SetupError(error_text(exc), self._warming))
             self._leave(1)
         self._control.take_back()
-        self.rehearse()
+        rehearses_later = awaited and not self._idle_on_loop
+        if not rehearses_later:
+            self.rehearse()
         if self._stop.reason is not None:
             self._leave(0)
         self.is_ready = True
         self._used = _usage()
         self._channel.send(Ready(time.monotonic() - began))
+        if rehearses_later and not self._hears_within(_NO_JOB_AFTER_ALL):
+            self.rehearse()
         self._serve()
 
     # ── warming up ───────────────────────────────────────────────────────────
@@ -191,6 +205,8 @@ class Worker:
         ours, theirs = socket.socketpair()
         real, self._channel = self._channel, BlockingChannel(ours, _decoder)
         hooks, self._hooks = self._hooks, Hooks(entrypoint=_nothing_async)
+        self._control.use(self._channel)
+        self._rehearsing = True
         try:
             for rehearsal in rehearsals(hooks):
                 theirs.sendall(encode_frame(encode(rehearsal)))
@@ -201,6 +217,8 @@ class Worker:
             self._channel.close()
             theirs.close()
             self._channel, self._hooks = real, hooks
+            self._control.use(real)
+            self._rehearsing = False
 
     def close(self) -> None:
         """Close everything that was made here, where no process ends with it."""
@@ -237,6 +255,11 @@ class Worker:
         except IpcError:
             die_with_group()
         return taken
+
+    def _hears_within(self, seconds: float) -> bool:
+        poll = select.poll()
+        poll.register(self._channel.fileno(), select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     async def _readable(self) -> None:
         ready = self._loop.create_future()
@@ -303,7 +326,8 @@ class Worker:
         """Put it on record that the job begins: from here on it is never handed over again."""
         self._job_id = job
         self._began_at = time.monotonic()
-        self._mark.set(self._began_at)
+        # A rehearsal writes what is there: a job may be on its way already.
+        self._mark.set(0.0 if self._rehearsing else self._began_at)
 
     def _tell_begun(self) -> None:
         """Tell the supervisor, and everybody who looks at ``ps``, if the job is not over.

@@ -189,7 +189,7 @@ class Stage(Listener):
     async def start(self) -> float:
         return 0.0
 
-    def launch(self, worker: int, ends: SideOfChild) -> None:
+    def launch(self, worker: int, ends: SideOfChild, *, awaited: bool) -> None:
         self.children.append(Child(self, worker, ends))
 
     def kill(self, worker: int, pid: int, pidfd: int | None) -> None:
