@@ -50,7 +50,7 @@ ROUNDS: Final = 20
 
 # How long the worker on trial may take. It needs milliseconds; only a user's hook at
 # fork could hold it up, and would hold up every worker.
-_TRIAL_SECONDS: Final = 5.0
+_TRIAL_SECONDS: Final = 2.0
 
 _ID_BYTES: Final = 8
 

@@ -1,0 +1,155 @@
+"""How workers come into being: on trial, in a hurry, and rehearsing late."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from supervisor import JobProcess, JobStatus, ProcessPool
+from tests.integration import jobs
+from tests.integration.conftest import soon
+from tests.integration.watch import Watch
+
+
+def note(proc: JobProcess) -> None:
+    """Leave a line for each worker that was set up."""
+    with Path(proc.user_arguments).open("a") as file:
+        file.write(f"{os.getpid()}\n")
+
+
+def hang_in_the_first_fork(proc: JobProcess) -> None:
+    """Have the first process that is forked from here never come out of its fork."""
+    path = Path(proc.user_arguments)
+
+    def hang() -> None:
+        try:
+            path.touch(exist_ok=False)
+        except FileExistsError:
+            return
+        time.sleep(3600)
+
+    os.register_at_fork(after_in_child=hang)
+
+
+def kill_the_first_fork(proc: JobProcess) -> None:
+    """Have the first process that is forked from here die of it."""
+    path = Path(proc.user_arguments)
+
+    def die() -> None:
+        try:
+            path.touch(exist_ok=False)
+        except FileExistsError:
+            return
+        os._exit(3)
+
+    os.register_at_fork(after_in_child=die)
+
+
+def append(path: str, text: str) -> None:
+    """Leave a mark outside of the process: a line that one write makes."""
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(fd, f"{text}\n".encode())
+    os.close(fd)
+
+
+def pool(**options: Any) -> ProcessPool:
+    options.setdefault("num_idle_processes", 1)
+    return ProcessPool(**options)
+
+
+async def test_nothing_of_the_users_runs_in_the_worker_on_trial(tmp_path: Path) -> None:
+    path = tmp_path / "set-up"
+    async with pool(num_idle_processes=2, setup_fnc=note, user_arguments=str(path)) as p:
+        assert len(path.read_text().split()) == 2
+        assert p.stats().idle == 2
+
+
+async def test_a_trial_that_hangs_is_given_up_and_the_pool_starts(tmp_path: Path) -> None:
+    hung = tmp_path / "hung"
+    p = pool(preload_fnc=hang_in_the_first_fork, user_arguments=str(hung))
+    with Watch(p) as watch:
+        async with p:
+            assert hung.exists()
+            assert await soon(p.submit(jobs.double, 21)) == 42
+            assert watch.logged("a worker on trial did not end")
+
+
+async def test_a_trial_that_dies_does_no_harm(tmp_path: Path) -> None:
+    died = tmp_path / "died"
+    async with pool(preload_fnc=kill_the_first_fork, user_arguments=str(died)) as p:
+        assert died.exists()
+        assert await soon(p.submit(jobs.double, 21)) == 42
+
+
+REHEARSAL = """
+import os, socket
+from ipc.mark import make_mark, read_mark
+from supervisor.child import logs
+from supervisor.child.boot import Ends, Hooks, Settings
+from supervisor.child.context import JobProcess
+from supervisor.child.worker import Worker, say_hello
+
+ours, theirs = socket.socketpair()
+log_reader, log_writer = socket.socketpair()
+mark = make_mark()
+ends = Ends(theirs.detach(), log_writer.detach(), os.dup(mark))
+before = len(os.listdir("/proc/self/fd"))
+forwarder = logs.install("INFO")
+worker = Worker(Hooks(), Settings(), say_hello(ends), ends, JobProcess(), forwarder)
+worker.rehearse()
+assert read_mark(mark) == bytes(8), read_mark(mark)
+worker.close()
+# The worker's three ends are closed, and nothing else was left open.
+assert len(os.listdir("/proc/self/fd")) == before - 3
+ours.setblocking(False)
+assert ours.recv(4096).count(b"Hello") == 1
+assert ours.recv(4096) == b""
+ours.close()
+log_reader.close()
+"""
+
+
+def test_a_rehearsal_sets_no_mark_sends_nothing_and_leaves_nothing_open() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", REHEARSAL],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+async def test_a_job_that_meets_a_late_rehearsal_runs_once(tmp_path: Path) -> None:
+    # A second job waits while the first has the only idle worker. So the next two workers
+    # are born in a hurry, and the one that is left over rehearses 20 ms later.
+    path = tmp_path / "ran"
+    chance = random.Random(7)
+    async with pool(max_jobs=4) as p:
+        for turn in range(40):
+            first, second = (p.submit(append, str(path), f"{turn} {n}") for n in "ab")
+            await soon(asyncio.gather(first, second))
+            await asyncio.sleep(chance.uniform(0.010, 0.030))
+            third = p.submit(append, str(path), f"{turn} c")
+            await soon(third)
+            for handle in (first, second, third):
+                assert handle.status is JobStatus.SUCCEEDED
+                assert handle.outcome is not None
+                assert handle.outcome.handover_seconds is not None
+                assert handle.outcome.handover_seconds >= 0
+    expected = sorted(f"{turn} {n}" for turn in range(40) for n in "abc")
+    assert sorted(path.read_text().splitlines()) == expected
+
+
+async def test_coroutines_and_functions_run_in_workers_that_have_not_rehearsed() -> None:
+    async with pool(num_idle_processes=0, max_jobs=8) as p:
+        plain = [p.submit(jobs.double, number) for number in range(8)]
+        later = [p.submit(jobs.double_later, number) for number in range(8)]
+        assert [await soon(each) for each in plain] == [2 * number for number in range(8)]
+        assert [await soon(each) for each in later] == [2 * number for number in range(8)]
