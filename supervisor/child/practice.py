@@ -40,8 +40,9 @@ from supervisor.child import hugepages, isolate, layout
 from supervisor.child.birth import Birth
 from supervisor.child.boot import Ends, Hooks
 from supervisor.child.context import JobProcess
+from supervisor.child.rehearsal import REHEARSED, rehearsals
 from supervisor.child.threads import check_single_threaded
-from supervisor.child.worker import Worker, rehearsals, say_hello
+from supervisor.child.worker import Worker, say_hello
 
 logger = logging.getLogger("greenroom.forkserver")
 
@@ -89,13 +90,9 @@ def settle(birth: Birth) -> None:
 
 def _without_user_code(birth: Birth) -> Birth:
     """Return the birth of a worker that nobody waits for and that runs nothing of the user's."""
-    hooks = Hooks() if birth.hooks.entrypoint is None else Hooks(entrypoint=_nothing)
+    hooks = Hooks() if birth.hooks.entrypoint is None else REHEARSED
     settings = dataclasses.replace(birth.settings, cgroup=None, job_limits=None, titles=False)
     return Birth(hooks, settings, JobProcess(), birth.forwarder)
-
-
-def _nothing(context: object) -> None:
-    """The entrypoint of who has one."""
 
 
 @contextmanager

@@ -59,6 +59,7 @@ from supervisor.child.context import JobContext, JobProcess
 from supervisor.child.control import ControlThread, die_with_group
 from supervisor.child.inroom import through_the_room
 from supervisor.child.interrupt import Interrupter
+from supervisor.child.rehearsal import REHEARSED, rehearsals
 from supervisor.child.run import Ending, JobRunner, StopRequest
 from supervisor.child.strays import kill_descendants
 from supervisor.job import JobInfo, Session
@@ -204,7 +205,7 @@ class Worker:
         """
         ours, theirs = socket.socketpair()
         real, self._channel = self._channel, BlockingChannel(ours, _decoder)
-        hooks, self._hooks = self._hooks, Hooks(entrypoint=_nothing_async)
+        hooks, self._hooks = self._hooks, REHEARSED
         self._control.use(self._channel)
         self._rehearsing = True
         try:
@@ -432,25 +433,6 @@ def _usage() -> _Usage:
     seconds = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
     unit = 1 if sys.platform == "darwin" else 1024
     return seconds, own.ru_maxrss * unit
-
-
-def rehearsals(hooks: Hooks) -> list[RunJob]:
-    """Return jobs of the kinds that a worker with *hooks* gets, with nothing in them."""
-    if hooks.entrypoint is not None:
-        session = msgspec.msgpack.encode(Session(JobInfo("rehearsal")))
-        return [RunJob("rehearsal", "session", False, session)]
-    return [
-        RunJob("rehearsal", "call", False, pickle.dumps((_nothing_async, (), {}))),
-        RunJob("rehearsal", "call", False, pickle.dumps((_nothing, (), {}))),
-    ]
-
-
-def _nothing() -> None:
-    """The rehearsed job."""
-
-
-async def _nothing_async(*context: object) -> None:
-    """The rehearsed coroutine, and the entrypoint of who has one."""
 
 
 def say_hello(ends: Ends) -> BlockingChannel[ToWorker]:

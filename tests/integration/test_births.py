@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,32 +24,27 @@ def note(proc: JobProcess) -> None:
         file.write(f"{os.getpid()}\n")
 
 
-def hang_in_the_first_fork(proc: JobProcess) -> None:
-    """Have the first process that is forked from here never come out of its fork."""
-    path = Path(proc.user_arguments)
+def in_the_first_fork(path: str, act: Callable[[], object]) -> None:
+    """Have the first process that is forked from here do that, and leave a file."""
 
-    def hang() -> None:
+    def hook() -> None:
         try:
-            path.touch(exist_ok=False)
+            Path(path).touch(exist_ok=False)
         except FileExistsError:
             return
-        time.sleep(3600)
+        act()
 
-    os.register_at_fork(after_in_child=hang)
+    os.register_at_fork(after_in_child=hook)
+
+
+def hang_in_the_first_fork(proc: JobProcess) -> None:
+    """Have the first process that is forked never come out of its fork."""
+    in_the_first_fork(proc.user_arguments, lambda: time.sleep(3600))
 
 
 def kill_the_first_fork(proc: JobProcess) -> None:
-    """Have the first process that is forked from here die of it."""
-    path = Path(proc.user_arguments)
-
-    def die() -> None:
-        try:
-            path.touch(exist_ok=False)
-        except FileExistsError:
-            return
-        os._exit(3)
-
-    os.register_at_fork(after_in_child=die)
+    """Have the first process that is forked die of it."""
+    in_the_first_fork(proc.user_arguments, lambda: os._exit(3))
 
 
 def append(path: str, text: str) -> None:
