@@ -10,6 +10,7 @@ Older kernels refuse, and the answer is that nobody knows.
 from __future__ import annotations
 
 import fcntl
+import os
 import struct
 from typing import Final
 
@@ -33,11 +34,15 @@ def pid_of(fd: int) -> int | None:
     Source: proc(5), /proc/pid/fdinfo, "Pid".
     """
     try:
-        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
-            lines = file.read().splitlines()
+        # Without Python's layers of files: this is done for each worker that is born.
+        info = os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:  # no /proc, or no descriptor left to read it with
         return UNKNOWN
-    return next((int(line[4:]) for line in lines if line.startswith("Pid:")), None)
+    try:
+        lines = os.read(info, 4096).splitlines()
+    finally:
+        os.close(info)
+    return next((int(line[4:]) for line in lines if line.startswith(b"Pid:")), None)
 
 
 def exit_of(pidfd: int) -> Exit:
