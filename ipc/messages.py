@@ -74,11 +74,16 @@ class Hello(Message, frozen=True):
     pid: int
 
 
+class Preloaded(Message, frozen=True):
+    """Imports and ``preload_fnc`` are done, in that many seconds; what follows is our own."""
+
+    seconds: float
+
+
 class ForkServerReady(Message, frozen=True):
-    """Imports and ``preload_fnc`` are done; it forks from now on."""
+    """It forks from now on."""
 
     pid: int
-    seconds: float
 
 
 class PreloadError(Message, frozen=True):
@@ -114,7 +119,7 @@ class Exited(Message, frozen=True):
     max_rss_bytes: int
 
 
-FromForkServer = Union[Hello, ForkServerReady, PreloadError, Forked, ForkFailed, Exited]
+FromForkServer = Union[Hello, Preloaded, ForkServerReady, PreloadError, Forked, ForkFailed, Exited]
 
 # ── the supervisor to a worker ───────────────────────────────────────────────
 

@@ -24,6 +24,7 @@ from ipc.messages import (
     FromForkServer,
     Hello,
     KillWorker,
+    Preloaded,
     PreloadError,
 )
 from supervisor.child import forkserver as child
@@ -89,6 +90,7 @@ class ForkServer:
         self._channel: AsyncChannel[FromForkServer] | None = None
         self._readers: list[LogReader | OutputReader] = []
         self._hello: asyncio.Future[float] = loop.create_future()
+        self._preloaded: asyncio.Future[float] = loop.create_future()
         self._ready: asyncio.Future[float] = loop.create_future()
         self._gone: asyncio.Future[Exit] = loop.create_future()
         self._serving = False
@@ -149,12 +151,15 @@ class ForkServer:
 
     async def _wait_ready(self) -> float:
         await self._wait_or_fail(self._hello, SPAWN_TIMEOUT, "did not start")
-        return await self._wait_or_fail(
-            self._ready,
+        seconds = await self._wait_or_fail(
+            self._preloaded,
             self._preload_timeout,
             f"imports and preload_fnc took longer than "
             f"initialize_process_timeout={self._preload_timeout:g} s",
         )
+        # What is left is ours, and has limits of its own.
+        await self._wait_or_fail(self._ready, SPAWN_TIMEOUT, "did not become ready")
+        return seconds
 
     async def _wait_or_fail(
         self, wanted: asyncio.Future[float], seconds: float, late: str
@@ -262,13 +267,15 @@ class ForkServer:
             )
         elif isinstance(message, Hello):
             _set(self._hello, 0.0)
+        elif isinstance(message, Preloaded):
+            _set(self._preloaded, message.seconds)
         elif isinstance(message, ForkServerReady):
             self._serving = True
-            _set(self._ready, message.seconds)
+            _set(self._ready, 0.0)
         elif isinstance(message, PreloadError):
             error = message.error
-            if not self._ready.done():
-                self._ready.set_exception(
+            if not self._preloaded.done():
+                self._preloaded.set_exception(
                     PreloadFailed(f"{error.type}: {error.message}", error.traceback)
                 )
 
@@ -308,7 +315,7 @@ class ForkServer:
             reader.close()
         self._readers.clear()
         # Nobody will ask any more; an unread exception would be reported as lost.
-        for future in (self._hello, self._ready):
+        for future in (self._hello, self._preloaded, self._ready):
             if future.done() and not future.cancelled():
                 future.exception()
 

@@ -111,6 +111,16 @@ class AgentServer:
         self._set(setup_fnc=function)
 
     @property
+    def preload_fnc(self) -> Hook | None:
+        """The function that runs once, in the process that workers are forked from."""
+        return self._options.preload_fnc
+
+    @preload_fnc.setter
+    def preload_fnc(self, function: Hook | None) -> None:
+        check_hook("preload_fnc", function)
+        self._set(preload_fnc=function)
+
+    @property
     def load_fnc(self) -> Hook | None:
         """The function that measures the load. Set it before the server runs."""
         return self._options.load_fnc

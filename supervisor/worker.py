@@ -342,7 +342,7 @@ class Worker:
         if job is not None:
             assert self._report is not None
             if not job.begun and (moment := self._marked(job)) is not None:
-                job.started_at = moment  # it had begun and could not say so any more
+                self._begun(job, moment)  # and could not say so any more
             self._keeper.lost(self, job, self._report)
 
     def _release(self) -> None:

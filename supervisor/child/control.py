@@ -181,9 +181,9 @@ class ControlThread:
                 self._serve()
             except ChannelBroken:
                 die_with_group()
-            except (IpcError, OSError) as exc:
-                # The supervisor's messages are ours, so this is a bug of the library;
-                # or the job closed descriptors that are not its own.
+            except (IpcError, OSError, MemoryError) as exc:
+                # The supervisor's messages are ours, so this is a bug of the library; or
+                # the job closed descriptors that are not its own, or has used up its memory.
                 sys.stderr.write(f"greenroom: worker {os.getpid()}: {exc}\n")
                 die_with_group()
             self._returned.release()

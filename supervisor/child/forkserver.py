@@ -42,6 +42,7 @@ from ipc.messages import (
     ForkServerReady,
     Hello,
     KillWorker,
+    Preloaded,
     PreloadError,
     ToForkServer,
 )
@@ -53,6 +54,7 @@ from supervisor.child.context import JobProcess
 from supervisor.child.logs import LogForwarder
 from supervisor.child.practice import settle
 from supervisor.child.strays import children_of_thread
+from supervisor.child.threads import check_single_threaded
 
 # How long the last sweep may take. A process in an uninterruptible wait (a dead
 # network file system) cannot be reaped; nothing waits for it longer than this.
@@ -77,18 +79,24 @@ def main(boot: Boot) -> None:
     if ends.stdout >= 0:
         logs.redirect_output(ends.stdout, ends.stderr)
     forwarder = logs.install(boot.settings.log_level)
-    forwarder.connect(socket.socket(fileno=ends.logs), dict)
-    channel.send(Hello(os.getpid()))
-    began = time.monotonic()
+    log_socket = socket.socket(fileno=ends.logs)
+    forwarder.connect(log_socket, dict)
     try:
-        birth = preload(boot, forwarder)
+        channel.send(Hello(os.getpid()))
+        began = time.monotonic()
+        try:
+            birth = preload(boot, forwarder)
+        except BaseException as exc:  # noqa: BLE001 - around the user's code: reported
+            channel.send(PreloadError(error_text(exc)))
+            _exit(1)
+        logs.flush_output()  # or each fork would have a copy of what is not written yet
+        channel.send(Preloaded(time.monotonic() - began))
         settle(birth)
-    except BaseException as exc:  # noqa: BLE001 - around the user's code: reported
-        channel.send(PreloadError(error_text(exc)))
+        forwarder.connect(log_socket, dict)
+        server = ForkServer(birth, channel)
+        channel.send(ForkServerReady(os.getpid()))
+    except IpcError:  # the supervisor is gone before there was anything to serve
         _exit(1)
-    logs.flush_output()
-    server = ForkServer(birth, channel)
-    channel.send(ForkServerReady(os.getpid(), time.monotonic() - began))
     server.run()
     _exit(0)
 
@@ -97,6 +105,7 @@ def preload(boot: Boot, forwarder: LogForwarder) -> Birth:
     """Import and run ``preload_fnc``; return what workers are born with.
 
     Raises:
+        ThreadsLeft: something of it left a thread running.
         BaseException: whatever the user's code raises.
     """
     _import_what_jobs_need()
@@ -106,9 +115,11 @@ def preload(boot: Boot, forwarder: LogForwarder) -> Birth:
     proc = JobProcess(user_arguments=hooks.user_arguments, http_proxy=boot.settings.http_proxy)
     if hooks.preload_fnc is not None:
         _run_preload(hooks.preload_fnc, proc)
+    check_single_threaded()
     # Again: user code may have set up handlers of its own.
     forwarder.attach()
     isolate.ignore_supervisor_signals()
+    isolate.restore_signals_in_forks()
     isolate.take_multiprocessing_identity(boot.supervisor_pid, boot.authkey)
     return Birth(hooks, boot.settings, proc, forwarder)
 
@@ -162,6 +173,9 @@ class ForkServer:
     def run(self) -> None:
         """Serve until the supervisor is gone, then leave nothing behind."""
         signal.signal(signal.SIGCHLD, _wake_up)
+        signal.pthread_sigmask(
+            signal.SIG_UNBLOCK, {signal.SIGCHLD}
+        )  # user code may have blocked it
         signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
         try:
             self._serve()
@@ -225,6 +239,7 @@ class ForkServer:
         """Close what is the fork server's. In its children."""
         self._channel.close()
         fds.close_all((self._wake_reader, self._wake_writer))
+        self._birth.forwarder.disconnect()
 
     # ── reaping ──────────────────────────────────────────────────────────────
 

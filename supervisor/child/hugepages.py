@@ -25,7 +25,7 @@ _MADV_COLLAPSE: Final = 25
 _HUGE: Final = 2 * 2**20  # x86-64, and arm64 with pages of 4 KiB
 
 # Where less of a mapping is in memory, collapsing it would take memory that nobody uses.
-_WORTH: Final = 0.75
+_WORTH: Final = 0.9
 
 # How long it may take. 1 GB takes one to three seconds.
 _SECONDS: Final = 3.0

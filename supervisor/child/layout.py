@@ -17,7 +17,7 @@ and memory: an interpreter that lays out its heap otherwise gains less.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from types import CodeType, FunctionType
 from typing import Final
 
@@ -28,11 +28,12 @@ _PAGE: Final = 4096
 _STEP: Final = 16
 _LARGEST: Final = 512
 
-# What an empty ``bytes`` takes. Source: sys.getsizeof(b"").
+# What an empty ``bytes`` takes (sys.getsizeof), and so the smallest size that one can fill.
 _BYTES_HEAD: Final = 33
+_SMALLEST: Final = 48
 
 # Holes of one size that are filled at most; a heap of any age has some hundreds.
-_MOST_FILLERS: Final = 4096
+_MOST_FILLERS: Final = 2048
 
 # What must not be freed: it would leave holes.
 _kept: list[object] = []
@@ -66,29 +67,30 @@ def lay_together(used: Collection[int]) -> None:
 
 
 def fill_holes() -> None:
-    """Fill what is free between small objects, so that the next ones lie in a row."""
-    for size in range(_STEP, _LARGEST + 1, _STEP):
-        _fill(size, _maker(size))
+    """Fill what is free between small objects, so that the next ones lie in a row.
+
+    Nothing happens where the interpreter was told to use another allocator, which has
+    no rows.
+    """
+    for size in range(_SMALLEST, _LARGEST + 1, _STEP):
+        fillers = _fillers(size)
+        if fillers is None:
+            return
+        _kept.append(fillers)
 
 
-def _fill(size: int, make: Callable[[], object]) -> None:
-    fillers: list[object] = []
+def _fillers(size: int) -> list[bytes] | None:
+    """Return what fills the holes of that many bytes; None if there is no end of them."""
+    fillers: list[bytes] = []
     in_a_row = 0
     before = 0
-    while in_a_row < _PAGE // size and len(fillers) < _MOST_FILLERS:
-        filler = make()
+    while in_a_row < _PAGE // size:
+        if len(fillers) == _MOST_FILLERS:
+            return None
+        filler = bytes(size - _BYTES_HEAD)
         in_a_row = in_a_row + 1 if id(filler) == before + size else 0
         before = id(filler)
         fillers.append(filler)
     # The row that was found is where new objects are to go.
     del fillers[len(fillers) - in_a_row :]
-    _kept.append(fillers)
-
-
-def _maker(size: int) -> Callable[[], object]:
-    """Return what makes an object of that many bytes that refers to nothing."""
-    if size >= _BYTES_HEAD:
-        return lambda: bytes(size - _BYTES_HEAD)
-    if size == _STEP:
-        return object
-    return lambda: 2**40 + len(_kept)  # an int of two digits: 28 bytes
+    return fillers

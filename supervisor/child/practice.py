@@ -13,6 +13,7 @@ needed only once, and done here they are done for all workers:
 from __future__ import annotations
 
 import asyncio
+import atexit
 import dataclasses
 import gc
 import logging
@@ -21,12 +22,11 @@ import select
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import CodeType, FrameType
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -41,7 +41,7 @@ from supervisor.child.birth import Birth
 from supervisor.child.boot import Ends, Hooks
 from supervisor.child.context import JobProcess
 from supervisor.child.rehearsal import REHEARSED, rehearsals
-from supervisor.child.threads import check_single_threaded
+from supervisor.child.strays import has_children
 from supervisor.child.worker import Worker, say_hello
 
 logger = logging.getLogger("greenroom.forkserver")
@@ -59,13 +59,8 @@ _ID_BYTES: Final = 8
 def settle(birth: Birth) -> None:
     """Make this process ready to be forked: once, when user code was loaded.
 
-    Afterwards its forwarder is not connected: what this process logs is dropped.
-
-    Raises:
-        ThreadsLeft: something left a thread running.
+    It has one thread. Afterwards its forwarder has to be connected again.
     """
-    check_single_threaded()
-    isolate.restore_signals_in_forks()
     trial = _without_user_code(birth)
     gc.collect()
     try:
@@ -73,16 +68,14 @@ def settle(birth: Birth) -> None:
         layout.fill_holes()
         layout.lay_together(used)
         gc.freeze()
-        hugepages.collapse()
-        birth.forwarder.disconnect()
+        if not has_children():  # they would lose what they share with this process
+            hugepages.collapse()
         for _ in range(ROUNDS):
             _live(trial)
-    except OSError as exc:
-        # No process or no descriptor to be had. Workers are only slower for it; that
-        # they cannot be made either is said where they are.
-        logger.debug("workers will be slower: %s", exc)
-    finally:
-        birth.forwarder.disconnect()
+    except Exception:  # noqa: BLE001 - signal handlers and audit hooks of the user run here
+        # Mostly no process or no descriptor to be had. Workers are only slower for it;
+        # that they cannot be made either is said where they are.
+        logger.debug("workers will be slower", exc_info=True)
     gc.collect()
     layout.fill_holes()
     gc.freeze()
@@ -125,28 +118,47 @@ def _code_of_a_life(trial: Birth) -> set[int]:
 
     Nothing, where it failed: then workers are slower, and their own failure is told.
     """
+    if sys.getprofile() is not None:
+        return set()  # somebody watches already, and there is one place to watch from
     reader, writer = os.pipe()
 
     def shed() -> None:
+        isolate.die_with_parent()
+        # What user code wants done at the exit is not for a worker that never was.
+        atexit._clear()
         ours.close()
         trial.forwarder.disconnect()
 
     with (
+        _usual_child_signal(),
         open(reader, "rb", buffering=0) as told,
         open(writer, "wb", buffering=0) as teller,
         _ends() as (ends, ours),
     ):
-        with _told_to(teller.fileno()):
-            pid = isolate.fork_worker()
-            if pid == 0:
-                trial.become_worker(0, ends.all, shed)
+        try:
+            with _told_to(teller.fileno()):
+                pid = isolate.fork_worker()
+                if pid == 0:
+                    trial.become_worker(0, ends.all, shed)
+        finally:
+            fds.close_all(ends.all)
         teller.close()
-        fds.close_all(ends.all)
         channel = BlockingChannel(ours, Decoder[FromWorker](FromWorker))
         job = msgspec.structs.replace(rehearsals(trial.hooks)[-1], last=True)
         ids = _follow(pid, told.fileno(), channel, job)
-    os.waitpid(pid, 0)
+        os.waitpid(pid, 0)
     return ids
+
+
+@contextmanager
+def _usual_child_signal() -> Iterator[None]:
+    """Keep the end of a child from a handler of the user's."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if before is not None:  # None: it was set below Python, and cannot be set from here
+            signal.signal(signal.SIGCHLD, before)
 
 
 @contextmanager
@@ -159,14 +171,11 @@ def _told_to(writer: int) -> Iterator[None]:
             seen.add(frame.f_code)
             os.write(writer, id(frame.f_code).to_bytes(_ID_BYTES, sys.byteorder))
 
-    before: Any = sys.getprofile()
-    threading.setprofile(tell)
     sys.setprofile(tell)
     try:
         yield
     finally:
-        sys.setprofile(before)
-        threading.setprofile(before)
+        sys.setprofile(None)
 
 
 def _follow(pid: int, told: int, channel: BlockingChannel[FromWorker], job: RunJob) -> set[int]:

@@ -43,15 +43,21 @@ def kill_descendants() -> None:
         time.sleep(0.0005)
 
 
+def has_children() -> bool:
+    """Return whether this process has children, dead or alive."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT | _WALL)
+    except ChildProcessError:
+        return False
+    return True
+
+
 def _children() -> list[int]:
     """Return the ids of the children of all threads, dead or alive.
 
     None where the system does not tell: no /proc, no CONFIG_PROC_CHILDREN.
     """
-    try:
-        # The usual answer, in one system call.
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT | _WALL)
-    except ChildProcessError:
+    if not has_children():  # mostly; and one system call
         return []
     pids: list[int] = []
     with contextlib.suppress(OSError):

@@ -30,6 +30,7 @@ from ipc.messages import (
     Log,
     Message,
     Pong,
+    Preloaded,
     PreloadError,
     Ready,
     SetupError,
@@ -58,7 +59,8 @@ def from_fork_server(worker: int = 1) -> list[Message]:
     """Return one of each message that the fork server may send."""
     return [
         Hello(4711),
-        ForkServerReady(4711, 0.5),
+        Preloaded(0.5),
+        ForkServerReady(4711),
         PreloadError(ERROR),
         Forked(worker, 4712),
         ForkFailed(worker, 11),

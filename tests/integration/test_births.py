@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import cProfile
+import logging
 import os
 import random
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from supervisor import JobProcess, JobStatus, ProcessPool
+import pytest
+
+from supervisor import JobProcess, JobStatus, ProcessPool, get_job_context
 from tests.integration import jobs
 from tests.integration.conftest import soon
-from tests.integration.watch import Watch
+from tests.integration.watch import Watch, until
 
 
 def note(proc: JobProcess) -> None:
@@ -149,3 +155,112 @@ async def test_coroutines_and_functions_run_in_workers_that_have_not_rehearsed()
         later = [p.submit(jobs.double_later, number) for number in range(8)]
         assert [await soon(each) for each in plain] == [2 * number for number in range(8)]
         assert [await soon(each) for each in later] == [2 * number for number in range(8)]
+
+
+# ── what preload_fnc may leave behind ────────────────────────────────────────
+
+
+def promise_a_file_until_the_exit(proc: JobProcess) -> None:
+    directory = tempfile.TemporaryDirectory()
+    proc.userdata["directory"] = directory
+    Path(directory.name, "model").write_text("here")
+
+
+def read_the_file() -> str:
+    directory = get_job_context().proc.userdata["directory"]
+    return Path(directory.name, "model").read_text()
+
+
+async def test_what_preload_wants_done_at_the_exit_is_not_done_on_trial() -> None:
+    async with pool(preload_fnc=promise_a_file_until_the_exit) as p:
+        assert await soon(p.submit(read_the_file)) == "here"
+
+
+def print_without_an_end(proc: JobProcess) -> None:
+    sys.stdout = os.fdopen(os.dup(1), "w", buffering=8192)
+    sys.stdout.write("from preload, ")
+
+
+async def test_what_preload_has_not_flushed_is_written_once() -> None:
+    p = pool(preload_fnc=print_without_an_end, capture_output=True)
+    with Watch(p) as watch:
+        async with p:
+            assert await soon(p.submit(jobs.double, 21)) == 42
+    assert sum(message.count("from preload, ") for message in watch.messages) == 1
+
+
+def leave_a_profiler_on(proc: JobProcess) -> None:
+    profiler = cProfile.Profile()
+    profiler.enable()
+    proc.userdata["profiler"] = profiler
+
+
+def mind_the_end_of_children(proc: JobProcess) -> None:
+    def fail(signum: int, frame: object) -> None:
+        raise LookupError("a child that is not mine")
+
+    signal.signal(signal.SIGCHLD, fail)
+
+
+def block_the_end_of_children(proc: JobProcess) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+
+
+def forbid_code_to_move(proc: JobProcess) -> None:
+    def refuse(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "code.__new__":
+            raise PermissionError(event)
+
+    sys.addaudithook(refuse)
+
+
+@pytest.mark.parametrize(
+    "preload_fnc",
+    [
+        leave_a_profiler_on,
+        mind_the_end_of_children,
+        block_the_end_of_children,
+        forbid_code_to_move,
+    ],
+)
+async def test_workers_are_born_and_reaped_whatever_preload_set_up(preload_fnc: Any) -> None:
+    p = pool(preload_fnc=preload_fnc)
+    with Watch(p) as watch:
+        async with p:
+            assert await soon(p.submit(jobs.double, 21)) == 42
+            await watch.until(lambda: watch.exits)
+
+
+def log_at_each_fork(proc: JobProcess) -> None:
+    os.register_at_fork(before=lambda: logging.getLogger("hook").warning("a fork is coming"))
+
+
+async def test_what_hooks_at_fork_log_arrives() -> None:
+    p = pool(preload_fnc=log_at_each_fork)
+    logger = logging.getLogger("hook")
+    heard: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    try:
+        async with p:
+            for _ in range(3):
+                await soon(p.submit(jobs.double, 21))
+            await until(lambda: len(heard) >= 4)
+    finally:
+        logger.removeHandler(handler)
+
+
+def die() -> None:
+    os._exit(3)
+
+
+async def test_a_job_that_ends_its_process_at_once_is_said_to_have_started() -> None:
+    said: list[str] = []
+    async with pool() as p:
+        p.on("job_started", lambda _: said.append("job_started"))
+        p.on("job_ended", lambda _: said.append("job_ended"))
+        for _ in range(20):
+            outcome = await soon(p.submit(die).wait())
+            assert outcome.status is JobStatus.FAILED
+    assert said == ["job_started", "job_ended"] * 20
