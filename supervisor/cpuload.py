@@ -13,7 +13,7 @@ from typing import Final
 
 import psutil
 
-from supervisor.cgroupfs import cpu_quota, cpu_seconds
+from supervisor.cgroupfs import Quota, cpu_seconds
 from supervisor.clock import monotonic
 
 logger = logging.getLogger("greenroom.load")
@@ -43,8 +43,8 @@ class CpuReading:
     granted: float | None = None
 
 
-def read_cpu() -> CpuReading:
-    """Return the counters of the CPUs that this process may run on."""
+def read_cpu(quota: Quota | None = None) -> CpuReading:
+    """Return the counters of the CPUs that this process may run on, and of its *quota*'s group."""
     busy = idle = 0.0
     usable = _affinity()
     for number, times in enumerate(psutil.cpu_times(percpu=True)):
@@ -54,7 +54,6 @@ def read_cpu() -> CpuReading:
             # guest time is contained in user time already. Source: proc_stat(5).
             guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
             busy += sum(times) - guest - waiting
-    quota = cpu_quota()
     granted = None if quota is None else cpu_seconds(quota)
     return CpuReading(monotonic(), busy, idle, granted)
 

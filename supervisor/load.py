@@ -24,9 +24,10 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from supervisor.cgroupfs import cpu_quota
 from supervisor.clock import monotonic
-from supervisor.cpuload import CpuLoad
-from supervisor.cpus import cgroup_cpu_quota, cpu_count
+from supervisor.cpuload import CpuLoad, read_cpu
+from supervisor.cpus import cpu_count
 from supervisor.errors import OptionError
 from supervisor.options import Hook
 
@@ -135,7 +136,7 @@ class LoadMeter:
     """
 
     def __init__(self, load_fnc: Hook | None = None, server: object = None) -> None:
-        self._cpu = CpuLoad(quota=cgroup_cpu_quota()) if load_fnc is None else None
+        self._cpu = _cpu_load() if load_fnc is None else None
         # CPUs that the default load is a share of. Counting them reads files.
         self.cpus = cpu_count()
         self._load_fnc = load_fnc
@@ -280,3 +281,10 @@ def _is_async(load_fnc: Hook | None) -> bool:
     return inspect.iscoroutinefunction(load_fnc) or inspect.iscoroutinefunction(
         getattr(load_fnc, "__call__", None)  # noqa: B004 - an object with an async __call__
     )
+
+
+def _cpu_load() -> CpuLoad:
+    # Looking for the quota reads files on the way up to the root: once, and not with
+    # each sample.
+    quota = cpu_quota()
+    return CpuLoad(lambda: read_cpu(quota), quota=None if quota is None else quota.cpus)
