@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from ipc import fds
+
+# How long a descriptor may take to be closed. Seconds.
+PATIENCE = 10.0
 
 
 def open_descriptors() -> dict[int, str]:
@@ -24,11 +28,21 @@ def open_descriptors() -> dict[int, str]:
 
 @pytest.fixture(autouse=True)
 def no_descriptor_stays() -> Iterator[None]:
-    """Fail the test that leaves a descriptor open, and name what it is."""
+    """Fail the test that leaves a descriptor open, and name what it is.
+
+    A channel with something unread is closed by a thread, so that nobody waits for it:
+    hence not at once.
+    """
     before = open_descriptors()
+
+    def left() -> dict[int, str]:
+        return {fd: what for fd, what in open_descriptors().items() if before.get(fd) != what}
+
     yield
-    left = {fd: what for fd, what in open_descriptors().items() if before.get(fd) != what}
-    assert not left, f"left open: {left}"
+    deadline = time.monotonic() + PATIENCE
+    while left() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert not left(), f"left open: {left()}"
 
 
 @pytest.fixture
