@@ -24,7 +24,7 @@ class Birth:
         hooks: the user's functions.
         settings: the options.
         proc: with what ``preload_fnc`` left in it.
-        forwarder: takes what the process logs; not connected.
+        forwarder: takes what the process logs; each worker connects it to a socket of its own.
     """
 
     hooks: Hooks

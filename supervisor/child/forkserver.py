@@ -173,9 +173,8 @@ class ForkServer:
     def run(self) -> None:
         """Serve until the supervisor is gone, then leave nothing behind."""
         signal.signal(signal.SIGCHLD, _wake_up)
-        signal.pthread_sigmask(
-            signal.SIG_UNBLOCK, {signal.SIGCHLD}
-        )  # user code may have blocked it
+        # User code may have blocked it.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
         try:
             self._serve()
