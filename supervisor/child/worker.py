@@ -437,10 +437,19 @@ def _usage() -> _Usage:
     return seconds, own.ru_maxrss * unit
 
 
-def say_hello(ends: Ends) -> BlockingChannel[ToWorker]:
-    """Open the channel and tell the supervisor that this process runs our code."""
+def say_hello(ends: Ends, *, at_once: bool = True) -> BlockingChannel[ToWorker]:
+    """Open the channel and tell the supervisor that this process runs our code.
+
+    Args:
+        ends: the worker's.
+        at_once: False where no code of the user can keep the next message from following.
+    """
     channel = BlockingChannel(socket.socket(fileno=ends.channel), _decoder)
-    channel.send(Hello(os.getpid()))
+    hello = Hello(os.getpid())
+    if at_once:
+        channel.send(hello)
+    else:
+        channel.hold(hello)
     return channel
 
 
