@@ -57,6 +57,8 @@ _OURS: Final = frozenset({"pid", "job_id"})
 
 _NAMES: Final = {"root": "greenroom.job", "": "greenroom.job", "__mp_main__": "__main__"}
 
+_decoder: Final[Decoder[Log]] = Decoder(Log)
+
 Context = Callable[[], Mapping[str, object]]
 
 
@@ -126,7 +128,6 @@ class LogReader(_RecordReader):
         self._sock = sock
         self._on_error = on_error
         self._frames = FrameDecoder()
-        self._decoder: Decoder[Log] = Decoder(Log)
         self._failed = False
         super().__init__(loop, sock.fileno(), context)
 
@@ -142,7 +143,7 @@ class LogReader(_RecordReader):
                 return False
             if frame.descriptors:
                 raise ProtocolError("a log record announces descriptors")
-            log = self._decoder.decode(frame.payload)
+            log = _decoder.decode(frame.payload)
         except ProtocolError as exc:
             self._failed = True
             self._stop_reading()
@@ -177,8 +178,8 @@ class LogReader(_RecordReader):
         )
         self._emit(logger, record)
 
-    def _flush(self) -> None:
-        """A frame that was begun cannot be completed."""
+    def _flush(self) -> bool:
+        return False  # a frame that was begun cannot be completed
 
     def _close_descriptor(self) -> None:
         fds.close_socket(self._sock)
@@ -250,10 +251,12 @@ class OutputReader(_RecordReader):
             self._emit(self._logger, record)
         return True
 
-    def _flush(self) -> None:
-        if self._partial:
-            self._lines.append(self._partial)
-            self._partial = b""
+    def _flush(self) -> bool:
+        if not self._partial:
+            return False
+        self._lines.append(self._partial)
+        self._partial = b""
+        return True
 
     def _close_descriptor(self) -> None:
         os.close(self._fd)

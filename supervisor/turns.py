@@ -49,13 +49,14 @@ class TurnReader(ABC):
         """
         if self._closed:
             return
-        self._hand_on_all()
-        left = 0 if self._ended else _bytes_waiting(self._fd)
-        while left > 0 and not self._ended:
-            left -= self._read(min(left, READ_BYTES))
+        if self._again is not None:  # else no item waits
             self._hand_on_all()
-        self._flush()
-        self._hand_on_all()
+        left = 0 if self._ended else _bytes_waiting(self._fd)
+        while left > 0 and (count := self._read(min(left, READ_BYTES))):
+            left -= count
+            self._hand_on_all()
+        if self._flush():
+            self._hand_on_all()
 
     def close(self) -> None:
         """Stop and close the descriptor; what was not drained is lost. May be called again."""
@@ -76,8 +77,8 @@ class TurnReader(ABC):
         """Hand on the next item; False if there is no whole one."""
 
     @abstractmethod
-    def _flush(self) -> None:
-        """Nothing more will come, as far as is known: make an item of what is left."""
+    def _flush(self) -> bool:
+        """Nothing more will come, as far as is known: make an item of what is left, if any is."""
 
     @abstractmethod
     def _close_descriptor(self) -> None: ...
@@ -85,8 +86,9 @@ class TurnReader(ABC):
     def _readable(self) -> None:
         # While items wait, the socket keeps what it has: that is the back-pressure.
         if self._again is None:
-            self._read(READ_BYTES)
-            self._turn()
+            count = self._read(READ_BYTES)
+            if count or (self._ended and self._flush()):
+                self._turn()
 
     def _turn(self) -> None:
         self._again = None
@@ -108,21 +110,22 @@ class TurnReader(ABC):
             pass
 
     def _read(self, size: int) -> int:
-        """Read once; return how many bytes came, and a large number when none ever will."""
+        """Read once; return how many bytes came: 0 if there are none now or at the end."""
+        if self._ended:
+            return 0
         try:
             # Not recv: for a pipe it is the same call, and descriptors that
             # somebody passes over the log socket are dropped by the kernel.
             data = os.read(self._fd, size)
         except (BlockingIOError, InterruptedError):
-            return size
+            return 0
         except OSError:
             data = b""  # reset: it died with our end unread. Its end, like any other
         if data:
             self._feed(data)
-            return len(data)
-        self._stop_reading()
-        self._flush()
-        return size
+        else:
+            self._stop_reading()
+        return len(data)
 
     def _stop_reading(self) -> None:
         if not self._ended:
