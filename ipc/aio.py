@@ -23,7 +23,7 @@ from typing import Final, Generic, TypeVar
 
 from ipc import fds
 from ipc.errors import ChannelBroken, ChannelClosed, IpcError, ProtocolError
-from ipc.frames import MAX_FRAME_BYTES, FrameDecoder, Need, encode_frame
+from ipc.frames import MAX_FRAME_BYTES, Frame, FrameDecoder, Need, encode_frame
 from ipc.messages import Decoder, Message, encode
 
 M = TypeVar("M")
@@ -117,7 +117,9 @@ class AsyncChannel(Generic[M]):
             self._queue(data, descriptors)
             return
         try:
-            sent = self._write(data, descriptors)
+            sent = self._write(data, descriptors) if descriptors else self._sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
         except OSError as exc:
             raise self._broken(exc) from exc
         if sent < len(data):
@@ -189,18 +191,21 @@ class AsyncChannel(Generic[M]):
                 if len(self._descriptors) > _MAX_UNCLAIMED:
                     raise ProtocolError("the peer sends descriptors that it does not announce")
                 return
-            count = frame.descriptors
-            if begins < self._without_descriptors_before:
-                count = 0
-            elif len(self._descriptors) < count:
-                raise ProtocolError(f"{count} descriptors announced, {len(self._descriptors)} came")
-            mine = [self._descriptors.popleft() for _ in range(count)]
+            mine = self._descriptors_of(frame, begins) if frame.descriptors else []
             try:
                 message = self._decoder.decode(frame.payload)
             except ProtocolError:
                 fds.close_strangers(mine)
                 raise
             self._on_message(message, mine)
+
+    def _descriptors_of(self, frame: Frame, begins: int) -> list[int]:
+        if begins < self._without_descriptors_before:
+            return []
+        count = frame.descriptors
+        if len(self._descriptors) < count:
+            raise ProtocolError(f"{count} descriptors announced, {len(self._descriptors)} came")
+        return [self._descriptors.popleft() for _ in range(count)]
 
     # ── writing ──────────────────────────────────────────────────────────────
 

@@ -10,7 +10,6 @@ child sends could as well be a pipe that never delivers.
 from __future__ import annotations
 
 import array
-import contextlib
 import errno
 import fcntl
 import os
@@ -42,6 +41,8 @@ _SEAL_TRIES: Final = 5
 INLINE_BYTES: Final = 64 * 1024
 
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(MAX_FRAME_DESCRIPTORS * array.array("i").itemsize)
+# As a number: the enum of flags makes a member of each result.
+_CUT_SHORT: Final = int(socket.MSG_CTRUNC)
 _RECEIVE_FLAGS: Final[int] = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
@@ -57,8 +58,10 @@ def channel_pair() -> tuple[socket.socket, socket.socket]:
 def close_all(descriptors: Iterable[int]) -> None:
     """Close each of *descriptors*; one that is closed already is passed over."""
     for fd in descriptors:
-        with contextlib.suppress(OSError):
+        try:  # noqa: SIM105 - each function that a worker runs is a page that it copies
             os.close(fd)
+        except OSError:
+            pass
 
 
 def close_strangers(descriptors: Iterable[int]) -> None:
@@ -148,13 +151,13 @@ def receive_with_descriptors(sock: socket.socket, size: int) -> tuple[bytes, lis
     """
     data, ancillary, msg_flags, _ = sock.recvmsg(size, _ANCILLARY_BYTES, _RECEIVE_FLAGS)
     if not ancillary:
-        return data, [], bool(msg_flags & socket.MSG_CTRUNC)
+        return data, [], msg_flags & _CUT_SHORT != 0
     received = array.array("i")
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             whole = len(content) - len(content) % received.itemsize
             received.frombytes(content[:whole])
-    return data, list(received), bool(msg_flags & socket.MSG_CTRUNC)
+    return data, list(received), msg_flags & _CUT_SHORT != 0
 
 
 def write_memory(payload: bytes | memoryview, name: str = "greenroom") -> int:

@@ -24,7 +24,9 @@ from __future__ import annotations
 
 import enum
 import struct
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from ipc.errors import PayloadTooLarge, ProtocolError
 
@@ -47,7 +49,7 @@ class Need(enum.Enum):
     NOTHING = "nothing"  # the stream ended on a frame boundary
 
 
-class Frame(NamedTuple):
+class Frame(msgspec.Struct, frozen=True, gc=False):
     """One payload, and how many descriptors came with it."""
 
     payload: bytes

@@ -17,8 +17,12 @@ W = TypeVar("W", contravariant=True)
 class Keeper(Protocol[W]):
     """Who keeps the workers. Every call is made on the pool's loop and must not raise."""
 
-    def moved(self, worker: W, before: State) -> None:
-        """The worker's state changed; it was *before*."""
+    def moved(self, worker: W, before: State, after: State) -> None:
+        """The worker's state changed from *before* to *after*."""
+        ...
+
+    def is_last(self, served: int) -> bool:
+        """Return whether a worker leaves after the next job when it has *served* so many."""
         ...
 
     def clock_seconds(self, worker: W, name: str) -> float | None:

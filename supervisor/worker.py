@@ -171,14 +171,13 @@ class Worker:
                     after.value,
                 )
             self._start_clock()
-            self._keeper.moved(self, before)
+            self._keeper.moved(self, before, after)
         for act in acts:
-            self._carry_out(act)
+            if act is not Act.SEND_JOB:
+                self._carry_out(act)
 
     def _carry_out(self, act: Act) -> None:
-        if act is Act.SEND_JOB:
-            pass  # done already: see apply
-        elif act is Act.ASK_TO_STOP:
+        if act is Act.ASK_TO_STOP:
             self._ask_to_stop()
         elif act is Act.KILL:
             self._kill()
@@ -195,6 +194,7 @@ class Worker:
         elif act is Act.RELEASE:
             self._release()
         else:
+            assert act is not Act.SEND_JOB, "sent in apply, before everything else"
             _never(act)
 
     # ── what others ask of it ────────────────────────────────────────────────
@@ -290,10 +290,8 @@ class Worker:
         job = self.job
         assert job is not None
         job.hand_overs += 1
-        limit = self._keeper.clock_seconds(self, "max_jobs_per_process")
-        last = limit is not None and self.jobs_served + 1 >= limit
         try:
-            message, descriptors = job.message(last=last)
+            message, descriptors = job.message(last=self._keeper.is_last(self.jobs_served))
         except OSError as exc:
             logger.warning("job %s cannot be handed over: %s", job.id, exc)
             self._loop.call_soon(self.kill, Kill("descriptors", str(exc)))
@@ -365,13 +363,15 @@ class Worker:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        name = CLOCKS.get(self._state)
-        if name is None:
-            return
-        if self._state is State.STOPPING and self._ask is not None:
-            seconds: float | None = self._grace
+        seconds: float | None
+        if self._state is State.RUNNING:
+            seconds = None if self.job is None else self.job.timeout
+        elif self._state is State.STOPPING and self._ask is not None:
+            seconds = self._grace
+        elif self._state in CLOCKS:
+            seconds = self._keeper.clock_seconds(self, CLOCKS[self._state])
         else:
-            seconds = self._keeper.clock_seconds(self, name)
+            return
         if seconds is not None:
             self._timer = self._loop.call_later(seconds, self.apply, Event.TIMEOUT)
 
@@ -459,9 +459,8 @@ class Worker:
             reader.drain()
         self.job = None
         self._last_job_id = job.id
+        last = self._keeper.is_last(self.jobs_served)
         self.jobs_served += 1
-        limit = self._keeper.clock_seconds(self, "max_jobs_per_process")
-        last = limit is not None and self.jobs_served >= limit
         # The caller hears of the end first: leaving and recycling can wait.
         self._keeper.finished(self, job, message, parcel)
         self.apply(Event.LAST_JOB_DONE if last else Event.JOB_DONE)

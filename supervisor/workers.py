@@ -37,6 +37,7 @@ from supervisor.idle import Idle
 from supervisor.job import Exit, ExitReport
 from supervisor.launch import Blueprint, SideOfSupervisor
 from supervisor.lifecycle import COMING, State
+from supervisor.lookout import Lookout
 from supervisor.monitor import Monitor
 from supervisor.news import News
 from supervisor.options import SPAWN_TIMEOUT, PoolOptions
@@ -53,10 +54,6 @@ from supervisor.waiting import Waiting
 from supervisor.worker import Worker
 
 logger = logging.getLogger("greenroom.pool")
-
-# From a hand-over until it is looked at: the job has begun by then, unless the CPUs
-# are busy, and has mostly told so itself. Seconds.
-_BEGIN_SECONDS: Final = 0.002
 
 # While more idle workers are kept than were asked for: how long until it is
 # looked at whether demand has fallen. Seconds.
@@ -115,6 +112,7 @@ class Workers:
         self._closed = False
         self._comparing = False
         self._changed: list[asyncio.Future[None]] = []
+        self._lookout = Lookout(loop, looked=self._compare_soon)
         self._adoption = Adoption(loop, self.exited)
         self._news = News(loop, self._supply, find=self._all.get, at_the_end=self._only_ends_left)
 
@@ -161,7 +159,7 @@ class Workers:
             raise PoolClosed("the pool is closed: it takes no more jobs")
         if self._broken is not None:
             raise SetupFailed(self._broken.what, self._broken.traceback)
-        if self._idle and not self._waiting and self._places() != 0:
+        if self._idle and not self._waiting and self._has_place():
             # Nothing before it that can be done after it.
             self._hand_over(self._idle.take(), job)
         else:
@@ -252,6 +250,7 @@ class Workers:
         self._compare()
         await self.wait_gone()
         self._refill.close()
+        self._lookout.close()
         await self._monitor.close()
         await self._supply.close()
 
@@ -305,15 +304,6 @@ class Workers:
         if not self._comparing:
             self._comparing = True
             self._loop.call_soon(self._compare)
-
-    def _look_in(self, seconds: float, worker: Worker) -> None:
-        self._loop.call_later(seconds, self._look_whether_begun, worker, seconds)
-
-    def _look_whether_begun(self, worker: Worker, waited: float) -> None:
-        """Find out whether its job has begun, also if it cannot say so; else look again."""
-        if not worker.has_begun():
-            self._look_in(2 * waited, worker)
-        self._compare_soon()
 
     def _compare(self) -> None:
         self._comparing = False
@@ -370,6 +360,11 @@ class Workers:
         """Return how many of the waiting jobs may be handed over, as far as ``max_jobs`` goes."""
         places = self._places()
         return len(self._waiting) if places is None else min(len(self._waiting), places)
+
+    def _has_place(self) -> bool:
+        """Return whether one more job may run; as :meth:`_places`, while none waits."""
+        limit = self._targets.options.max_jobs
+        return limit is None or self._tally.open_jobs < limit
 
     def _places(self) -> int | None:
         # A job that was asked to stop still runs until it has stopped.
@@ -428,22 +423,25 @@ class Workers:
 
     # ── what a worker says (Keeper) ──────────────────────────────────────────
 
-    def moved(self, worker: Worker, before: State) -> None:
+    def moved(self, worker: Worker, before: State, after: State) -> None:
         """Count the step."""
-        self._counter.move(before, worker.state)
+        self._counter.move(before, after)
+        if after is State.RUNNING:
+            # It was taken from the idle ones. Comparing here and now would take the CPU
+            # that it is about to wake up on.
+            self._lookout.expect(worker)
+            return
         if before is State.IDLE:
             self._idle.discard(worker)
-        if worker.state is State.RUNNING:
-            # Comparing here and now would take the CPU that the worker is about to
-            # wake up on.
-            self._look_in(_BEGIN_SECONDS, worker)
-        else:
-            self._compare_soon()
+        self._compare_soon()
+
+    def is_last(self, served: int) -> bool:
+        """Return whether a worker leaves after the next job when it has *served* so many."""
+        limit = self._targets.options.max_jobs_per_process
+        return limit is not None and served + 1 >= limit
 
     def clock_seconds(self, worker: Worker, name: str) -> float | None:
-        """Return the seconds of an option of that name; the job's own for ``job_timeout``."""
-        if name == "job_timeout":
-            return None if worker.job is None else worker.job.timeout
+        """Return the seconds of an option of that name."""
         if name == "spawn_timeout":
             # A fork takes milliseconds: one that is not heard of is silent like any
             # other. A fresh interpreter with large imports may take its time.

@@ -12,6 +12,7 @@ from typing import NoReturn
 from supervisor.child import isolate
 from supervisor.child.boot import Ends, Hooks, Settings
 from supervisor.child.context import JobProcess
+from supervisor.child.handlers import set_default
 from supervisor.child.logs import LogForwarder
 from supervisor.child.worker import Worker, report_failure, say_hello
 
@@ -50,8 +51,8 @@ class Birth:
         """
         try:
             signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            set_default(signal.SIGCHLD)
+            set_default(signal.SIGHUP)
             isolate.become_session_leader()
             isolate.join_cgroup(self.settings.cgroup, number)
             shed()

@@ -32,6 +32,12 @@ class Hooks:
     on_session_end: Hook | None = None
     user_arguments: object = None
 
+    @property
+    def any(self) -> bool:
+        """Whether there is a function of the user besides the jobs'."""
+        none = (self.preload_fnc, self.setup_fnc, self.initializer, self.entrypoint)
+        return none != (None, None, None, None)
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -46,7 +46,7 @@ from ipc.messages import (
     PreloadError,
     ToForkServer,
 )
-from supervisor.child import isolate, logs
+from supervisor.child import finalizers, isolate, logs
 from supervisor.child.answer import error_text
 from supervisor.child.birth import Birth
 from supervisor.child.boot import Boot
@@ -120,6 +120,7 @@ def preload(boot: Boot, forwarder: LogForwarder) -> Birth:
     forwarder.attach()
     isolate.ignore_supervisor_signals()
     isolate.restore_signals_in_forks()
+    finalizers.take_off_handlers()
     isolate.take_multiprocessing_identity(boot.supervisor_pid, boot.authkey)
     return Birth(hooks, boot.settings, proc, forwarder)
 

@@ -17,6 +17,7 @@ import signal
 import threading
 from typing import Final
 
+from supervisor.child.handlers import set_handler
 from supervisor.errors import JobCancelled
 
 SIGNAL: Final = signal.SIGURG
@@ -41,7 +42,7 @@ class Interrupter:
         Runs on: the main thread.
         """
         self._main = threading.get_ident()
-        signal.signal(SIGNAL, self._handle)
+        set_handler(SIGNAL, self._handle)
 
     def fire(self, reason: str) -> None:
         """Ask for the exception. Runs on: any thread."""
@@ -70,7 +71,8 @@ class Interrupter:
         Call it inside the ``try`` that ends in :meth:`disarm`. Runs on: the main thread.
         """
         self._armed = True
-        self._raise_if_asked()
+        if self._reason is not None:
+            self._raise_if_asked()
 
     def disarm(self) -> None:
         """From now on a request is kept. Runs on: the main thread."""

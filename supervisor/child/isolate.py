@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import random
 import resource
 import signal
 import sys
@@ -112,19 +111,22 @@ _held = threading.local()
 
 
 def _hold_signals() -> None:
+    if _forking_worker:
+        return  # it goes on as it is: see fork_worker
     # Without this a signal that hits the child before it has its own handlers is
     # taken by ours, which does nothing, and is lost.
     _held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_SUPERVISOR)
 
 
 def _release_signals() -> None:
-    signal.pthread_sigmask(signal.SIG_SETMASK, _held.mask)
+    if not _forking_worker:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _held.mask)
 
 
 def _restore_signals() -> None:
     if not _forking_worker:
         _usual_signals()
-    _release_signals()
+        _release_signals()
 
 
 _forking_worker = False
@@ -252,10 +254,8 @@ def _write_cgroup(path: str, text: bytes) -> None:
 def reseed() -> None:
     """Make this worker draw other random numbers than its siblings.
 
-    ``random`` re-seeds itself at fork only through a hook that a program may have
-    lost by replacing the generator; numpy's legacy generator never does.
+    ``random`` seeds itself anew at each fork; numpy's legacy generator does not.
     """
-    random.seed()
     numpy_random: Any = sys.modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed()

@@ -10,7 +10,6 @@ through in this very process. Which code runs in it, a worker on trial has told 
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import logging
 from typing import Final
@@ -63,4 +62,3 @@ def _live(trial: Birth) -> None:
             worker.rehearse()
         finally:
             worker.close()
-            asyncio.set_event_loop(None)

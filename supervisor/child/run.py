@@ -126,13 +126,12 @@ class JobRunner:
     def __init__(
         self,
         *,
-        loop: asyncio.AbstractEventLoop,
         control: ControlThread,
         interrupter: Interrupter,
         stop: StopRequest,
         settings: Settings,
     ) -> None:
-        self._loop = loop
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._control = control
         self._interrupter = interrupter
         self._stop = stop
@@ -140,6 +139,18 @@ class JobRunner:
         # Set while an async function runs: what the drain callbacks run on.
         self.live_loop: asyncio.AbstractEventLoop | None = None
         self._on_shutdown: Callable[[], None] | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that coroutines run on. Made when it is first wanted: plain jobs need none."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+        return self._loop
+
+    def close(self) -> None:
+        """Close the loop, where no process ends with it."""
+        if self._loop is not None:
+            self._loop.close()
 
     def shutdown_called(self, reason: str) -> None:
         """``ctx.shutdown`` was called. Runs on: any thread of the job."""
@@ -205,10 +216,10 @@ class JobRunner:
             value = enter()
         finally:
             self._interrupter.disarm()
-        self._stop.register(None)
         # The commonest of all first: the general question costs ten calls.
         if value is None or not inspect.isawaitable(value):
             return value
+        self._stop.register(None)
         value, exiting = self._run_coroutine(context, value)
         if exiting is not None:
             raise exiting
@@ -216,10 +227,10 @@ class JobRunner:
 
     def run_on_loop(self, awaitable: Awaitable[T]) -> T:
         """Run *awaitable* on the worker's loop, watched for lag."""
-        self.live_loop = self._loop
-        self._control.watch_loop(self._loop)
+        loop = self.live_loop = self.loop
+        self._control.watch_loop(loop)
         try:
-            return self._loop.run_until_complete(awaitable)
+            return loop.run_until_complete(awaitable)
         finally:
             self._control.watch_loop(None)
             self.live_loop = None
@@ -237,7 +248,7 @@ class JobRunner:
     def _run_coroutine(
         self, context: JobContext, awaitable: Awaitable[Any]
     ) -> tuple[Any, _Fatal | None]:
-        loop = self._loop
+        loop = self.loop
         # First of all, so that its first step is the first that the loop takes.
         task = loop.create_task(_caught(awaitable))
         over: asyncio.Future[None] = loop.create_future()

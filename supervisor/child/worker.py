@@ -51,7 +51,7 @@ from ipc.messages import (
     ToWorker,
     encode,
 )
-from supervisor.child import context as contexts, isolate, logs
+from supervisor.child import context as contexts, finalizers, isolate, logs
 from supervisor.child.answer import answer, error_text
 from supervisor.child.boot import Ends, Hooks, Settings
 from supervisor.child.calls import run_initializer
@@ -128,10 +128,7 @@ class Worker:
             repeat_stop=self._interrupter.fire_again,
             lag_threshold=settings.high_ping_threshold,
         )
-        self._loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(self._loop)
         self._runner = JobRunner(
-            loop=self._loop,
             control=self._control,
             interrupter=self._interrupter,
             stop=self._stop,
@@ -157,14 +154,9 @@ class Worker:
             awaited: a job waits already, and would wait for the rehearsal as well.
         """
         self._control.start()
-        self._control.give()
         began = time.monotonic()
-        try:
+        if self._hooks.any:
             self._warm_up()
-        except BaseException as exc:  # noqa: BLE001 - around the user's code: reported
-            self._channel.send(SetupError(error_text(exc), self._warming))
-            self._leave(1)
-        self._control.take_back()
         rehearses_later = awaited and not self._idle_on_loop
         if not rehearses_later:
             self.rehearse()
@@ -180,6 +172,17 @@ class Worker:
     # ── warming up ───────────────────────────────────────────────────────────
 
     def _warm_up(self) -> None:
+        # What is not a coroutine may ask for the loop that coroutines will run on.
+        asyncio.set_event_loop(self._runner.loop)
+        self._control.give()
+        try:
+            self._run_hooks()
+        except BaseException as exc:  # noqa: BLE001 - around the user's code: reported
+            self._channel.send(SetupError(error_text(exc), self._warming))
+            self._leave(1)
+        self._control.take_back()
+
+    def _run_hooks(self) -> None:
         if self._preload_here and self._hooks.preload_fnc is not None:
             self._warming = "preload_fnc"
             self._run_hook(self._hooks.preload_fnc)
@@ -224,7 +227,7 @@ class Worker:
     def close(self) -> None:
         """Close everything that was made here, where no process ends with it."""
         self._control.close()
-        self._loop.close()
+        self._runner.close()
         self._mark.close()
         self._forwarder.disconnect()
         self._channel.close()
@@ -251,7 +254,7 @@ class Worker:
                 if taken is Need.NOTHING:
                     die_with_group()
                 if self._idle_on_loop:
-                    self._loop.run_until_complete(self._readable())
+                    self._runner.loop.run_until_complete(self._readable())
                 self._channel.fill()
         except IpcError:
             die_with_group()
@@ -263,22 +266,27 @@ class Worker:
         return bool(poll.poll(seconds * 1000))
 
     async def _readable(self) -> None:
-        ready = self._loop.create_future()
+        loop = self._runner.loop
+        ready = loop.create_future()
 
         def readable() -> None:
             if not ready.done():
                 ready.set_result(None)
 
-        self._loop.add_reader(self._channel.fileno(), readable)
+        loop.add_reader(self._channel.fileno(), readable)
         try:
             await ready
         finally:
-            self._loop.remove_reader(self._channel.fileno())
+            loop.remove_reader(self._channel.fileno())
 
     # ── a job ────────────────────────────────────────────────────────────────
 
     def _run_job(self, job: RunJob, descriptors: list[int]) -> None:
-        self._began(job.job)
+        # On record from here on: it is never handed over again.
+        self._job_id = job.job
+        self._began_at = time.monotonic()
+        # A rehearsal writes what is there: a job may be on its way already.
+        self._mark.set(0.0 if self._rehearsing else self._began_at)
         # What was used while idle is next to nothing: no need to look again now.
         before = self._used
         self._control.give(self._tell_begun)
@@ -300,10 +308,10 @@ class Worker:
         del ending
         self._context = None
         contexts.set_current(None)
-        self._next_context = JobContext(self._proc)
         if job.last:
             self._send(finished, descriptors)
             self._leave(0)
+        self._next_context = JobContext(self._proc)
         self._control.take_back()
         self._interrupter.reset()
         if self._title_shown:
@@ -322,13 +330,6 @@ class Worker:
             traceback.print_exception(ending.error)
         logs.flush_output()
         os._exit(0 if ending.error is None else 1)
-
-    def _began(self, job: str) -> None:
-        """Put it on record that the job begins: from here on it is never handed over again."""
-        self._job_id = job
-        self._began_at = time.monotonic()
-        # A rehearsal writes what is there: a job may be on its way already.
-        self._mark.set(0.0 if self._rehearsing else self._began_at)
 
     def _tell_begun(self) -> None:
         """Tell the supervisor, and everybody who looks at ``ps``, if the job is not over.
@@ -419,8 +420,9 @@ class Worker:
         """Run exit hooks, flush, exit. The supervisor's grace bounds all of it."""
         try:
             atexit._run_exitfuncs()
+            finalizers.finalize()
             logs.flush_output()
-            self._forwarder.close()
+            self._forwarder.flush()
             kill_descendants()
         finally:
             os._exit(status)

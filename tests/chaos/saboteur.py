@@ -56,8 +56,8 @@ class Saboteur:
         self._pools = [each for each in self._pools if each.all] + [workers]
         moved, launched = workers.moved, workers.launched
 
-        def noted_moved(worker: Worker, before: State) -> None:
-            moved(worker, before)
+        def noted_moved(worker: Worker, before: State, after: State) -> None:
+            moved(worker, before, after)
             self._seen(worker, worker.state.value)
 
         def noted_launched(worker: int, pid: int, pidfd: int | None) -> None:
