@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from supervisor.lifecycle import State
 
 
-@dataclass(frozen=True)
-class Census:
+class Census(msgspec.Struct, frozen=True, gc=False):
     """A snapshot. Invariant: ``alive`` is the sum of the fields."""
 
     spawning: int = 0

@@ -240,7 +240,8 @@ class ForkServer:
             self._deaf = True
             self._ended(exc)
         finally:
-            fds.close_strangers(descriptors)
+            if descriptors:
+                fds.close_strangers(descriptors)
 
     def _hear(self, message: FromForkServer, descriptors: list[int]) -> None:
         """Act on *message*. Takes what it keeps out of *descriptors*.

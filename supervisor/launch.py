@@ -24,7 +24,7 @@ from typing import Any, Final, Protocol, TypeVar
 from ipc import fds
 from ipc.mark import make_mark
 from supervisor import travel
-from supervisor.child.boot import Boot, Ends, Hooks, Inherited, Sealed, Settings
+from supervisor.child.boot import Boot, Hooks, Inherited, Sealed, Settings
 from supervisor.job import Exit, ExitReport
 
 logger = logging.getLogger("greenroom.launch")
@@ -94,26 +94,18 @@ class Launcher(Protocol):
 
 @dataclass
 class SideOfChild:
-    """The child's ends while the supervisor still holds them."""
+    """The child's ends while the supervisor still holds them.
 
-    channel: socket.socket
-    logs: socket.socket
-    mark: int
-    stdout: int = -1
-    stderr: int = -1
+    Args:
+        descriptors: in travelling order, which is that of :class:`~supervisor.child.boot.Ends`.
+    """
 
-    @property
-    def descriptors(self) -> list[int]:
-        """The descriptors in travelling order."""
-        channel, logs = self.channel.fileno(), self.logs.fileno()
-        return Ends(channel, logs, self.mark, self.stdout, self.stderr).all
+    descriptors: list[int]
 
     def close(self) -> None:
         """Close all of them. May be called again."""
-        self.channel.close()
-        self.logs.close()
-        fds.close_all([fd for fd in (self.mark, self.stdout, self.stderr) if fd >= 0])
-        self.mark = self.stdout = self.stderr = -1
+        while self.descriptors:
+            os.close(self.descriptors.pop())
 
 
 @dataclass
@@ -133,33 +125,25 @@ def make_ends(*, capture_output: bool) -> tuple[SideOfSupervisor, SideOfChild]:
     Raises:
         OSError: EMFILE or ENFILE. What was opened until then is closed again.
     """
-    with contextlib.ExitStack() as ours:
-        channel, child_channel = _pair(ours)
-        logs, child_logs = _pair(ours)
-        mark = make_mark()
-        ours.callback(os.close, mark)
-        child_mark = os.dup(mark)
-        ours.callback(os.close, child_mark)
-        near = SideOfSupervisor(channel, logs, mark)
-        far = SideOfChild(child_channel, child_logs, child_mark)
+    sockets: list[socket.socket] = []
+    others: list[int] = []
+    try:
+        sockets += fds.channel_pair()
+        sockets += fds.channel_pair()
+        others.append(make_mark())
+        others.append(os.dup(others[0]))
         if capture_output:
-            near.stdout, far.stdout = _pipe(ours)
-            near.stderr, far.stderr = _pipe(ours)
-        ours.pop_all()
+            others += os.pipe()
+            others += os.pipe()
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        fds.close_all(others)
+        raise
+    channel, child_channel, logs, child_logs = sockets
+    near = SideOfSupervisor(channel, logs, *others[::2])
+    far = SideOfChild([child_channel.detach(), child_logs.detach(), *others[1::2]])
     return near, far
-
-
-def _pair(stack: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
-    near, far = fds.channel_pair()
-    stack.callback(near.close)
-    stack.callback(far.close)
-    return near, far
-
-
-def _pipe(stack: contextlib.ExitStack) -> tuple[int, int]:
-    reader, writer = os.pipe()
-    stack.callback(fds.close_all, (reader, writer))
-    return reader, writer
 
 
 @dataclass

@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import math
 import signal
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+import msgspec
 
 from ipc.messages import Finished
 from supervisor.job import Exit, ExitReport, JobError, JobOutcome, JobStatus
@@ -59,8 +61,7 @@ class Kill:
     detail: str = ""
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """What the supervisor knows about a job that is over. Moments on the monotonic clock."""
 
     queued_at: float
@@ -78,7 +79,7 @@ class Facts:
 
 def with_report(facts: Facts, report: ExitReport) -> Facts:
     """Return *facts* with what the kernel told about the process."""
-    return replace(
+    return msgspec.structs.replace(
         facts,
         exit=report.exit,
         cpu_seconds=report.cpu_seconds,

@@ -9,8 +9,9 @@ needs are never held back.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 # Long enough for a short job to be over before its successor is born, short
 # against anything that a person notices.
@@ -20,8 +21,7 @@ PAUSE: Final = 0.005
 QUIET: Final = 0.25
 
 
-@dataclass(frozen=True)
-class Leave:
+class Leave(msgspec.Struct, frozen=True, gc=False):
     """How many to start now, and when to ask again if that is not all of them."""
 
     count: int

@@ -39,10 +39,10 @@ def pid_of(fd: int) -> int | None:
     except OSError:  # no /proc, or no descriptor left to read it with
         return UNKNOWN
     try:
-        lines = os.read(info, 4096).splitlines()
+        _, said, rest = os.read(info, 4096).partition(b"\nPid:")
     finally:
         os.close(info)
-    return next((int(line[4:]) for line in lines if line.startswith(b"Pid:")), None)
+    return int(rest.split(None, 1)[0]) if said else None
 
 
 def exit_of(pidfd: int) -> Exit:

@@ -7,13 +7,12 @@ slow and may fail; so they never share a function.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from supervisor.census import Census
 
 
-@dataclass(frozen=True)
-class PoolLimits:
+class PoolLimits(msgspec.Struct, frozen=True, gc=False):
     """What the user allows, as the plan needs it.
 
     Args:
@@ -31,8 +30,7 @@ class PoolLimits:
     keep_idle: int | None = None
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, gc=False):
     """What to do: start so many, let so many idle ones go, kill so many that warm up."""
 
     spawn: int = 0
@@ -51,7 +49,8 @@ def plan(census: Census, *, waiting: int, limits: PoolLimits, draining: bool) ->
             for. Jobs that were accepted still get a worker.
     """
     wanted = waiting if draining else waiting + limits.idle_target
-    here = census.idle + census.coming
+    coming = census.coming
+    here = census.idle + coming
     if here >= wanted:
         kept = wanted
         if limits.keep_idle is not None and not draining:
@@ -68,5 +67,5 @@ def plan(census: Census, *, waiting: int, limits: PoolLimits, draining: bool) ->
     if limits.max_processes is not None:
         missing = min(missing, limits.max_processes - census.alive)
     if limits.max_warming is not None:
-        missing = min(missing, limits.max_warming - census.coming)
+        missing = min(missing, limits.max_warming - coming)
     return Plan(spawn=max(0, missing))

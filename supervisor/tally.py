@@ -14,9 +14,9 @@ class Tally:
     """
 
     def __init__(self) -> None:
+        self.open_jobs = 0  # without an outcome; to be read only
         self._accepted = 0
         self._ended = dict.fromkeys(JobStatus, 0)
-        self._ended_in_all = 0
         self._spawned = 0
         self._reaped = 0
         self._handed_again = 0
@@ -25,20 +25,16 @@ class Tally:
         self._peak_waiting = 0
         self._peak_alive = 0
 
-    @property
-    def open_jobs(self) -> int:
-        """Jobs without an outcome."""
-        return self._accepted - self._ended_in_all
-
     def accepted(self) -> None:
         """A job was taken."""
         self._accepted += 1
+        self.open_jobs += 1
 
     def ended(self, status: JobStatus) -> None:
         """A job got its outcome."""
         self._ended[status] += 1
-        self._ended_in_all += 1
-        assert self._ended_in_all <= self._accepted, "more jobs ended than were accepted"
+        self.open_jobs -= 1
+        assert self.open_jobs >= 0, "more jobs ended than were accepted"
 
     def handed_again(self) -> None:
         """A job goes to another worker: the first died before it began."""

@@ -85,11 +85,10 @@ class TurnReader(ABC):
 
     def _readable(self) -> None:
         # While items wait, the socket keeps what it has: that is the back-pressure.
-        if self._again is None and (self._read(READ_BYTES) or self._flush_at_end()):
-            self._turn()
-
-    def _flush_at_end(self) -> bool:
-        return self._ended and self._flush()
+        if self._again is None:
+            count = self._read(READ_BYTES)
+            if count or (self._ended and self._flush()):
+                self._turn()
 
     def _turn(self) -> None:
         self._again = None

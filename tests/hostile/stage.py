@@ -79,9 +79,10 @@ class Child:
         self.killed = False
         self.gone = False
         self._stage = stage
-        self.channel = _own(ends.channel)
-        self.logs = _own(ends.logs)
-        self.mark = os.dup(ends.mark)
+        channel, logs, mark = ends.descriptors
+        self.channel = _own(channel)
+        self.logs = _own(logs)
+        self.mark = os.dup(mark)
         ends.close()
         self._frames = FrameDecoder()
         self._decoder: Decoder[ToWorker] = Decoder(ToWorker)
@@ -302,7 +303,7 @@ def kinds_of_descriptors(chance: Any) -> list[int]:
     return made
 
 
-def _own(sock: socket.socket) -> socket.socket:
-    own = sock.dup()
+def _own(fd: int) -> socket.socket:
+    own = socket.socket(fileno=os.dup(fd))
     own.setblocking(False)
     return own

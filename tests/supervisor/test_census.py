@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
@@ -12,30 +11,28 @@ from supervisor.lifecycle import COMING, GOING, TABLE, State
 
 LIVING = [state for state in State if state is not State.REAPED]
 
-censuses = st.builds(
-    Census, **{field.name: st.integers(0, 9) for field in dataclasses.fields(Census)}
-)
+censuses = st.builds(Census, **dict.fromkeys(Census.__struct_fields__, st.integers(0, 9)))
 
 
 def test_a_census_has_a_count_for_each_living_state() -> None:
-    names = [field.name for field in dataclasses.fields(Census)]
+    names = list(Census.__struct_fields__)
     assert names == [state.value for state in LIVING]
 
 
 @given(censuses)
 def test_the_total_is_the_sum_of_the_parts(census: Census) -> None:
-    assert census.alive == sum(dataclasses.asdict(census).values())
+    assert census.alive == sum(msgspec.structs.asdict(census).values())
 
 
 @given(censuses)
 def test_coming_and_going_are_the_states_that_the_lifecycle_calls_so(census: Census) -> None:
-    counts = dataclasses.asdict(census)
+    counts = msgspec.structs.asdict(census)
     assert census.coming == sum(counts[state.value] for state in COMING)
     assert census.going == sum(counts[state.value] for state in GOING)
 
 
 def test_a_census_cannot_be_changed() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         Census().idle = 1  # type: ignore[misc]  # what is tested
 
 

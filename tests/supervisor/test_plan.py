@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+import msgspec
 import pytest
 from hypothesis import example, given, strategies as st
 
@@ -173,7 +172,7 @@ def test_the_plan_of_a_drain_with_limits(
 
 counts = st.integers(0, 12)
 ceilings = st.none() | st.integers(1, 12)
-censuses = st.builds(Census, **{field.name: counts for field in dataclasses.fields(Census)})
+censuses = st.builds(Census, **dict.fromkeys(Census.__struct_fields__, counts))
 limits_of_any_kind = st.builds(
     PoolLimits,
     idle_target=counts,
@@ -245,13 +244,13 @@ def test_keeping_some_starts_nobody_and_is_of_no_account_in_a_drain(
     without = plan(
         census,
         waiting=waiting,
-        limits=dataclasses.replace(limits, keep_idle=None),
+        limits=msgspec.structs.replace(limits, keep_idle=None),
         draining=draining,
     )
     keeping = plan(
         census,
         waiting=waiting,
-        limits=dataclasses.replace(limits, keep_idle=keep),
+        limits=msgspec.structs.replace(limits, keep_idle=keep),
         draining=draining,
     )
     assert keeping.spawn == without.spawn
@@ -279,7 +278,7 @@ def test_one_more_job_never_means_fewer_workers(
 
 def carried_out(census: Census, decided: Plan) -> Census:
     """Return what there is when everything that was decided, and every warm-up, is done."""
-    return dataclasses.replace(
+    return msgspec.structs.replace(
         census,
         spawning=0,
         warming=0,
@@ -333,7 +332,7 @@ def test_a_plan_that_was_carried_out_at_once_is_not_repeated(
     decided = plan(census, waiting=waiting, limits=limits, draining=draining)
     leaving = decided.retire_idle + decided.retire_coming
     from_spawning = min(census.spawning, decided.retire_coming)
-    after = dataclasses.replace(
+    after = msgspec.structs.replace(
         census,
         spawning=census.spawning + decided.spawn - from_spawning,
         warming=census.warming - (decided.retire_coming - from_spawning),
