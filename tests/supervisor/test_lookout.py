@@ -57,7 +57,7 @@ class Worker:
     looks: int = 0
     then: Callable[[], None] = field(default=lambda: None)
 
-    def has_begun(self) -> bool:
+    def looked_at(self) -> bool:
         self.looks += 1
         if self.looks == self.looks_needed:
             self.then()
