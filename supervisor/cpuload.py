@@ -86,10 +86,14 @@ class CpuLoad:
         self._before: CpuReading | None = None
         self._window: deque[CpuReading] = deque(maxlen=WINDOW_SAMPLES)  # differences
         self._timer: asyncio.TimerHandle | None = None
+        self._value = 0.0
 
     @property
     def value(self) -> float:
         """The load; 0.0 before the first full sample."""
+        return self._value
+
+    def _share(self) -> float:
         busy, idle = sum(d.busy for d in self._window), sum(d.idle for d in self._window)
         share = busy / (busy + idle) if busy + idle > 0 else 0.0
         if self._quota and self._window:
@@ -125,6 +129,7 @@ class CpuLoad:
         )
         if _possible(passed):
             self._window.append(passed)
+            self._value = self._share()
 
     def _tick(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(SAMPLE_INTERVAL, self._tick)

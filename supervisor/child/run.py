@@ -227,10 +227,14 @@ class JobRunner:
 
     def run_on_loop(self, awaitable: Awaitable[T]) -> T:
         """Run *awaitable* on the worker's loop, watched for lag."""
-        loop = self.live_loop = self.loop
+        loop = self.loop
+        return self._watched(loop, lambda: loop.run_until_complete(awaitable))
+
+    def _watched(self, loop: asyncio.AbstractEventLoop, run: Callable[[], T]) -> T:
+        self.live_loop = loop
         self._control.watch_loop(loop)
         try:
-            return loop.run_until_complete(awaitable)
+            return run()
         finally:
             self._control.watch_loop(None)
             self.live_loop = None
@@ -251,15 +255,17 @@ class JobRunner:
         loop = self.loop
         # First of all, so that its first step is the first that the loop takes.
         task = loop.create_task(_caught(awaitable))
-        over: asyncio.Future[None] = loop.create_future()
+        abandoned = False
 
-        def end(task: object = None) -> None:
-            if not over.done():
-                over.set_result(None)
+        def abandon() -> None:
+            nonlocal abandoned
+            if not task.done():
+                abandoned = True
+                loop.stop()
 
         def cancel(grace: float) -> None:
             task.cancel()
-            loop.call_later(grace / 2, end)
+            loop.call_later(grace / 2, abandon)
 
         def stop(reason: str) -> None:
             loop.call_soon_threadsafe(cancel, self._stop.grace)
@@ -274,10 +280,15 @@ class JobRunner:
         if context.shutdown_reason is not None:
             shutdown()
         self._stop.register(stop)
-        task.add_done_callback(end)
-        self.run_on_loop(over)
-        if not task.done():
+        task.add_done_callback(lambda _: loop.stop())
+        # Not run_until_complete, which makes a future of its own to wait for: eight
+        # functions more on the way to the user's first line.
+        self._watched(loop, loop.run_forever)
+        if abandoned:
             raise _Abandoned
+        if not task.done():
+            task.cancel()
+            raise RuntimeError("the job stopped the event loop that it runs on")
         return task.result()
 
     # ── closing ──────────────────────────────────────────────────────────────

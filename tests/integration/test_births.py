@@ -190,6 +190,22 @@ async def test_plain_functions_may_run_a_loop_of_their_own_before_and_after_coro
         assert await soon(p.submit(run_a_loop_of_its_own)) == 42
 
 
+async def stop_the_loop() -> None:
+    asyncio.get_running_loop().stop()
+    await asyncio.sleep(0)
+    await asyncio.Event().wait()
+
+
+async def test_a_job_that_stops_its_loop_fails_and_the_next_one_runs_on_the_same() -> None:
+    async with pool(max_jobs_per_process=None) as p:
+        stopped = p.submit(stop_the_loop)
+        with pytest.raises(RuntimeError, match="stopped the event loop"):
+            await soon(stopped)
+        later = p.submit(jobs.double_later, 21)
+        assert await soon(later) == 42
+        assert later.pid == stopped.pid
+
+
 # ── the end of a worker ──────────────────────────────────────────────────────
 
 
