@@ -39,11 +39,22 @@ class BlockingChannel(Generic[M]):
         self._frames = FrameDecoder()
         self._descriptors: deque[int] = deque()
         self._send_lock = threading.Lock()
+        self._held = b""
         self._closed = False
 
     def fileno(self) -> int:
         """Return the socket's descriptor, -1 once closed."""
         return self._sock.fileno()
+
+    def hold(self, message: Message) -> None:
+        """Send *message* together with the next one, so that the peer is woken once for both.
+
+        Raises:
+            ProtocolError: it is over the frame limit, or cannot be encoded.
+        """
+        frame = encode_frame(encode(message))
+        with self._send_lock:
+            self._held += frame
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send *message*; return when the kernel has all of it.
@@ -57,6 +68,8 @@ class BlockingChannel(Generic[M]):
         """
         data = encode_frame(encode(message), len(descriptors))
         with self._send_lock:
+            if self._held:
+                data, self._held = self._held + data, b""
             try:
                 if descriptors:
                     sent = fds.send_with_descriptors(self._sock, data, descriptors)

@@ -87,7 +87,8 @@ class FrameDecoder:
 
     def __init__(self, *, max_payload_bytes: int = MAX_FRAME_BYTES) -> None:
         self._max_payload_bytes = max_payload_bytes
-        self._buffer = bytearray()
+        # What was read, as it came; joined only where a frame came in pieces.
+        self._buffer: bytes | bytearray = b""
         self._start = 0
         self._ended = False
         self._error: ProtocolError | None = None
@@ -105,8 +106,11 @@ class FrameDecoder:
             self._ended = True
             return
         if self._start == len(self._buffer):
-            self._buffer.clear()
+            self._buffer = data
             self._start = 0
+            return
+        if not isinstance(self._buffer, bytearray):
+            self._buffer = bytearray(self._buffer)
         self._buffer += data
 
     def next_frame(self) -> Frame | Need:
@@ -138,7 +142,7 @@ class FrameDecoder:
         payload = bytes(self._buffer[begin : self._start])
         # Frames that were taken are dropped once they are worth a move: doing it
         # for each frame would copy a full read once per frame in it.
-        if self._start > self._max_payload_bytes:
+        if self._start > self._max_payload_bytes and isinstance(self._buffer, bytearray):
             del self._buffer[: self._start]
             self._start = 0
         return Frame(payload, descriptors)
@@ -152,6 +156,6 @@ class FrameDecoder:
 
     def _fail(self, text: str) -> ProtocolError:
         self._error = ProtocolError(text)
-        self._buffer.clear()
+        self._buffer = b""
         self._start = 0
         return self._error

@@ -131,6 +131,13 @@ class LogReader(_RecordReader):
         self._failed = False
         super().__init__(loop, sock.fileno(), context)
 
+    def ring(self) -> None:
+        """Wake the worker's control thread (``supervisor.child.control``), which listens here."""
+        try:
+            self._sock.send(b"r")
+        except OSError:
+            pass  # it is gone, or has not listened for long: nobody is there to be woken
+
     def _feed(self, data: bytes) -> None:
         self._frames.feed(data)
 

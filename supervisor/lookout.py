@@ -1,8 +1,9 @@
-"""Finding out when jobs begin that cannot say so.
+"""Looking after jobs that were handed over a moment ago: have they begun?
 
-A job that holds the interpreter's lock from its first line on keeps its own process from
-telling; its mark is set all the same (``beginning.py``). So a moment after a hand-over
-marks are read, and again, each time after twice as long, until all have begun.
+Their marks are read, and again, each time after twice as long, until all have begun
+(``beginning.py``): a job that holds the interpreter's lock from its first line on could
+not say so. One that has begun and is not over is rung for, so that its process listens
+to the supervisor from then on (``child/control.py``).
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ _SOON: Final = 0.002
 class Beginner(Protocol):
     """What must be known of a worker."""
 
-    def has_begun(self) -> bool:
-        """Return whether its job has begun, or is no more."""
+    def looked_at(self) -> bool:
+        """Ring if its job has begun; return False if it has yet to begin."""
         ...
 
 
@@ -62,7 +63,7 @@ class Lookout:
         self._timer = None
         # Who is told of a beginning may hand over the next job in the same call.
         workers, self._workers = self._workers, []
-        self._workers += [worker for worker in workers if not worker.has_begun()]
+        self._workers += [worker for worker in workers if not worker.looked_at()]
         if self._workers and self._timer is None:
             self._look_in(2 * self._waits)
         self._looked()

@@ -113,9 +113,10 @@ class Worker:
         self._channel: AsyncChannel[FromWorker] = AsyncChannel(
             loop, side.channel, _decoder, on_message=self._received, on_end=self._channel_ended
         )
-        self._readers: list[LogReader | OutputReader] = [
-            LogReader(loop, side.logs, context=self.log_context, on_error=self._broke_protocol)
-        ]
+        self._logs = LogReader(
+            loop, side.logs, context=self.log_context, on_error=self._broke_protocol
+        )
+        self._readers: list[LogReader | OutputReader] = [self._logs]
         for fd, stream in ((side.stdout, "stdout"), (side.stderr, "stderr")):
             if fd >= 0:
                 self._readers.append(OutputReader(loop, fd, stream, context=self.log_context))
@@ -239,6 +240,16 @@ class Worker:
         if moment is not None:
             self._begun(job, moment)
         return job.begun
+
+    def looked_at(self) -> bool:
+        """Have it listen if its job has begun; return False if the job has yet to begin."""
+        job = self.job
+        if job is None:
+            return True
+        if not self.has_begun() or self._marked(job) is None:
+            return False
+        self._logs.ring()
+        return True
 
     def tell_drain(self, remaining: float | None) -> None:
         """Tell the job, or the one to come, that it will be asked to stop in *remaining* seconds.

@@ -8,12 +8,14 @@ The channel has one reader at a time, and the turn is passed explicitly:
   pings, takes requests to stop, and sees the end of the channel, whatever the
   main thread is doing.
 
-It takes its turn some milliseconds after it was given (:data:`HEAD_START`), rung by
-a timer. A thread that is woken in the very moment when a job begins competes with
-the job, for the CPU and for the interpreter's lock; and most short jobs are over
-before anybody would have had something to say to them.
+It takes its turn when the supervisor rings, which it does some milliseconds after a
+job has begun, if it is not over by then. A thread that is woken in the very moment
+when a job begins competes with the job, for the CPU and for the interpreter's lock;
+most short jobs are over before anybody would have had something to say to them; and
+no system call is needed here for any of it. The bell is the log socket, on which the
+supervisor has nothing else to say.
 
-It blocks on nothing but the channel, the timer and its wake-up pipe. The end of
+It blocks on nothing but the channel, the bell and its wake-up pipe. The end of
 the channel means that the supervisor is gone; then the whole group goes at once.
 """
 
@@ -24,6 +26,7 @@ import asyncio
 import os
 import select
 import signal
+import socket
 import sys
 import threading
 import time
@@ -37,13 +40,6 @@ from ipc.errors import ChannelBroken, IpcError
 from ipc.frames import Need
 from ipc.messages import DrainBegan, Lagging, Ping, Pong, Stop, ToWorker, cut
 from supervisor.child.strays import kill_descendants
-from supervisor.child.timer import OneShot
-
-# How long user code runs before the channel is read for it, in seconds. Short beside
-# any patience of the supervisor's. Longer than the kernel's tick (4 ms where CONFIG_HZ
-# is 250): setting a timer that comes after the tick is a note in a list, before it the
-# clock has to be programmed anew, which on a virtual machine costs ten times as much.
-HEAD_START: Final = 0.005
 
 # A moment may be as far away as infinity, and poll takes 24 days at most.
 _LONGEST_WAIT: Final = 3600.0
@@ -78,6 +74,7 @@ class ControlThread:
 
     Args:
         channel: the worker's channel.
+        bell: the worker's log socket.
         on_stop: called with a Stop, in this thread.
         on_drain: called with a DrainBegan, in this thread.
         repeat_stop: asks the main thread once more if it has not acted on a request
@@ -89,6 +86,7 @@ class ControlThread:
     def __init__(
         self,
         channel: BlockingChannel[ToWorker],
+        bell: socket.socket,
         *,
         on_stop: Callable[[Stop], None],
         on_drain: Callable[[DrainBegan], None],
@@ -96,13 +94,14 @@ class ControlThread:
         lag_threshold: float,
     ) -> None:
         self._channel = channel
+        self._bell = bell
         self._on_stop = on_stop
         self._on_drain = on_drain
         self._repeat_stop = repeat_stop
         self._repeat_at: float | None = None
         self._probe = LagProbe(lag_threshold, self._report_lag)
         self._main = threading.get_ident()
-        # Whose turn it is. Given is not taken: see HEAD_START.
+        # Whose turn it is. Given is not taken: the thread takes it when it is rung for.
         self._turn_lock = threading.Lock()
         self._given = False
         self._taken = False
@@ -110,7 +109,6 @@ class ControlThread:
         # A lock as baton: released by one thread and acquired by the other.
         self._returned = threading.Lock()
         self._returned.acquire()
-        self._timer = OneShot(HEAD_START)
         self._wake_reader, self._wake_writer = os.pipe()
         self._alarm: tuple[float, Callable[[], None]] | None = None
 
@@ -124,7 +122,6 @@ class ControlThread:
 
     def close(self) -> None:
         """Close its descriptors. For one whose thread was never started."""
-        self._timer.close()
         fds.close_all((self._wake_reader, self._wake_writer))
 
     def use(self, channel: BlockingChannel[ToWorker]) -> None:
@@ -132,13 +129,18 @@ class ControlThread:
         self._channel = channel
 
     def give(self, on_turn: Callable[[], None] | None = None) -> None:
-        """Give the channel to the thread, which first calls *on_turn*.
+        """Let the thread have the channel when the bell rings; it first calls *on_turn*.
 
+        To be called before the supervisor can know of the job: it rings once.
         Runs on: the main thread. Returns at once.
         """
         self._on_turn = on_turn
         self._given = True
-        self._timer.set()
+
+    def give_now(self) -> None:
+        """Give the thread the channel without waiting for the bell. Runs on: the main thread."""
+        self.give()
+        os.write(self._wake_writer, b"g")
 
     def take_back(self) -> None:
         """Take the channel back; when this returns the thread does not touch it.
@@ -169,11 +171,11 @@ class ControlThread:
 
     def _run(self) -> None:
         waiting = select.poll()
-        waiting.register(self._timer.fileno(), select.POLLIN)
+        waiting.register(self._bell.fileno(), select.POLLIN)
+        waiting.register(self._wake_reader, select.POLLIN)
         while True:
             try:
-                waiting.poll()
-                self._timer.heard()
+                self._heard(waiting, dict(waiting.poll()))
                 if not self._take_turn():
                     continue  # the job was over first
                 if self._on_turn is not None:
@@ -187,6 +189,22 @@ class ControlThread:
                 sys.stderr.write(f"greenroom: worker {os.getpid()}: {exc}\n")
                 die_with_group()
             self._returned.release()
+
+    def _heard(self, waiting: select.poll, ready: dict[int, int]) -> None:
+        """Take what woke the thread off its descriptors, so that the next wait is one."""
+        if self._wake_reader in ready:
+            os.read(self._wake_reader, 64)
+        bell = [fd for fd in ready if fd != self._wake_reader]
+        if bell and not self._ring_was_read():
+            waiting.unregister(bell[0])  # the supervisor is gone; the channel tells as well
+
+    def _ring_was_read(self) -> bool:
+        try:
+            return self._bell.recv(64, socket.MSG_DONTWAIT) != b""
+        except BlockingIOError:
+            return True  # read by a process that the job has forked
+        except OSError:
+            return False
 
     def _take_turn(self) -> bool:
         with self._turn_lock:

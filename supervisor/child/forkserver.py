@@ -250,7 +250,7 @@ class ForkServer:
             worker = self._workers.pop(pid, None)
             if worker is not None:
                 # Its zombie keeps the group's number ours until we reap it.
-                _kill_group(pid)
+                _kill_rest_of_group(pid)
             _, status, usage = os.wait4(pid, 0)
             reaped = True
             if worker is not None:
@@ -302,9 +302,10 @@ def _wake_up(signum: int, frame: object) -> None:
 
 
 def _empty(fd: int) -> None:
-    with contextlib.suppress(BlockingIOError):
-        while os.read(fd, 4096):
-            pass
+    try:  # noqa: SIM105 - this and what follows is run for each worker
+        os.read(fd, 4096)  # what is left after that wakes us again
+    except BlockingIOError:
+        pass
 
 
 def _dead_child() -> int | None:
@@ -318,8 +319,14 @@ def _dead_child() -> int | None:
 
 def _kill_group(pid: int) -> None:
     _kill(pid)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+    _kill_rest_of_group(pid)
+
+
+def _kill_rest_of_group(pid: int) -> None:
+    try:  # noqa: SIM105
         os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
 
 
 def _kill(pid: int) -> None:

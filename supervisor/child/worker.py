@@ -115,7 +115,8 @@ class Worker:
         if ends.stdout >= 0:
             logs.redirect_output(ends.stdout, ends.stderr)
         self._forwarder = forwarder
-        forwarder.connect(socket.socket(fileno=ends.logs), self._log_fields)
+        log_socket = socket.socket(fileno=ends.logs)
+        forwarder.connect(log_socket, self._log_fields)
         self._interrupter = Interrupter()
         self._interrupter.install()
         self._stop = StopRequest()
@@ -123,6 +124,7 @@ class Worker:
         self._next_context = JobContext(proc)
         self._control = ControlThread(
             self._channel,
+            log_socket,
             on_stop=self._stop.ask,
             on_drain=self._drain_began,
             repeat_stop=self._interrupter.fire_again,
@@ -174,7 +176,7 @@ class Worker:
     def _warm_up(self) -> None:
         # What is not a coroutine may ask for the loop that coroutines will run on.
         asyncio.set_event_loop(self._runner.loop)
-        self._control.give()
+        self._control.give_now()
         try:
             self._run_hooks()
         except BaseException as exc:  # noqa: BLE001 - around the user's code: reported
@@ -282,14 +284,14 @@ class Worker:
     # ── a job ────────────────────────────────────────────────────────────────
 
     def _run_job(self, job: RunJob, descriptors: list[int]) -> None:
+        # What was used while idle is next to nothing: no need to look again now.
+        before = self._used
+        self._control.give(self._tell_begun)
         # On record from here on: it is never handed over again.
         self._job_id = job.job
         self._began_at = time.monotonic()
         # A rehearsal writes what is there: a job may be on its way already.
         self._mark.set(0.0 if self._rehearsing else self._began_at)
-        # What was used while idle is next to nothing: no need to look again now.
-        before = self._used
-        self._control.give(self._tell_begun)
         ending = self._run_body(job, descriptors)
         if os.getpid() != self._pid:
             self._end_of_a_fork(ending)
@@ -437,10 +439,19 @@ def _usage() -> _Usage:
     return seconds, own.ru_maxrss * unit
 
 
-def say_hello(ends: Ends) -> BlockingChannel[ToWorker]:
-    """Open the channel and tell the supervisor that this process runs our code."""
+def say_hello(ends: Ends, *, at_once: bool = True) -> BlockingChannel[ToWorker]:
+    """Open the channel and tell the supervisor that this process runs our code.
+
+    Args:
+        ends: the worker's.
+        at_once: False where no code of the user can keep the next message from following.
+    """
     channel = BlockingChannel(socket.socket(fileno=ends.channel), _decoder)
-    channel.send(Hello(os.getpid()))
+    hello = Hello(os.getpid())
+    if at_once:
+        channel.send(hello)
+    else:
+        channel.hold(hello)
     return channel
 
 

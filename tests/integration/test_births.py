@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import cProfile
+import importlib
 import logging
 import os
 import random
@@ -16,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from supervisor import JobProcess, JobStatus, ProcessPool, get_job_context
@@ -155,6 +158,75 @@ async def test_coroutines_and_functions_run_in_workers_that_have_not_rehearsed()
         later = [p.submit(jobs.double_later, number) for number in range(8)]
         assert [await soon(each) for each in plain] == [2 * number for number in range(8)]
         assert [await soon(each) for each in later] == [2 * number for number in range(8)]
+
+
+# ── the event loop ───────────────────────────────────────────────────────────
+
+
+def keep_the_loop(proc: JobProcess) -> None:
+    proc.userdata["loop"] = asyncio.get_event_loop_policy().get_event_loop()
+
+
+async def on_the_loop_of_the_setup() -> bool:
+    loop: object = get_job_context().proc.userdata["loop"]
+    return asyncio.get_running_loop() is loop
+
+
+async def test_what_setup_takes_for_the_loop_is_the_one_that_coroutines_run_on() -> None:
+    async with pool(setup_fnc=keep_the_loop, max_jobs_per_process=None) as p:
+        for _ in range(3):
+            assert await soon(p.submit(on_the_loop_of_the_setup)) is True
+
+
+def run_a_loop_of_its_own() -> int:
+    return asyncio.run(jobs.double_later(21))
+
+
+async def test_plain_functions_may_run_a_loop_of_their_own_before_and_after_coroutines() -> None:
+    async with pool(num_idle_processes=0, max_jobs=1, max_jobs_per_process=None) as p:
+        for function in (run_a_loop_of_its_own, jobs.pid, run_a_loop_of_its_own):
+            await soon(p.submit(function))
+            assert await soon(p.submit(jobs.double_later, 21)) == 42
+        assert await soon(p.submit(run_a_loop_of_its_own)) == 42
+
+
+# ── the end of a worker ──────────────────────────────────────────────────────
+
+
+def finalize_in(package: str, path: str) -> None:
+    """Leave a finalizer of *package* and an exit handler that was registered before it."""
+    util = importlib.import_module(f"{package}.util")
+    util.Finalize(None, append, (path, "finalizer"), exitpriority=1)
+    atexit.register(append, path, "exit handler")
+
+
+@pytest.mark.parametrize("package", ["multiprocessing", "multiprocess"])
+@pytest.mark.parametrize("context", ["forkserver", "spawn"])
+async def test_finalizers_of_multiprocessing_run_once_and_after_exit_handlers(
+    package: str, context: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "order"
+    async with pool(multiprocessing_context=context) as p:
+        await soon(p.submit(finalize_in, package, str(path)))
+    assert path.read_text().split("\n") == ["exit handler", "finalizer", ""]
+
+
+def leave_a_daemon(package: str) -> int:
+    process = (
+        importlib.import_module(package)
+        .get_context("fork")
+        .Process(target=jobs.sleep_for_ever, daemon=True)
+    )
+    process.start()
+    pid: int = process.pid
+    return pid
+
+
+@pytest.mark.parametrize("package", ["multiprocessing", "multiprocess"])
+async def test_daemonic_children_of_a_job_end_with_its_worker(package: str) -> None:
+    async with pool() as p:
+        pid = await soon(p.submit(leave_a_daemon, package))
+    assert not psutil.pid_exists(pid)
 
 
 # ── what preload_fnc may leave behind ────────────────────────────────────────

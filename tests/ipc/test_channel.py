@@ -84,6 +84,21 @@ def test_messages_arrive_in_order_and_both_ways(parent: Parent, child: Child) ->
         assert parent.receive() == (Pong(number), [])
 
 
+def test_what_is_held_goes_out_with_the_next_message_and_before_it(
+    pair: Pair, parent: Parent, child: Child
+) -> None:
+    child.hold(Pong(1))
+    child.hold(Pong(2))
+    pair[0].setblocking(False)
+    with pytest.raises(BlockingIOError):
+        pair[0].recv(1)
+    pair[0].setblocking(True)
+    child.send(Pong(3))
+    assert pair[0].recv(4096) == b"".join(encode_frame(encode(Pong(n))) for n in (1, 2, 3))
+    child.send(Pong(4))
+    assert parent.receive() == (Pong(4), [])
+
+
 def test_a_message_larger_than_the_socket_buffer_arrives(
     pair: Pair, parent: Parent, child: Child, thread: ThreadPoolExecutor
 ) -> None:
