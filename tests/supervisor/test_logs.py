@@ -350,6 +350,19 @@ async def test_nothing_is_read_while_records_wait(collector: Collector) -> None:
 # ── the end ──────────────────────────────────────────────────────────────────
 
 
+async def test_what_waits_for_its_turn_is_drained_as_well(collector: Collector) -> None:
+    count = TURN_ITEMS + 10
+    with closing(Wire()) as wire:
+        # All of it is read at once, and nothing is left to read when the rest has to wait.
+        wire.send(*(log_of(str(number)) for number in range(count)))
+        while not collector.records:
+            await next_turns(1)
+        assert len(collector.records) < count
+        assert _bytes_waiting(wire.near.fileno()) == 0
+        wire.reader.drain()
+        assert collector.messages == [str(number) for number in range(count)]
+
+
 async def test_drain_hands_on_all_that_is_there_at_once(collector: Collector) -> None:
     with closing(Wire()) as wire:
         wire.send(*(log_of(str(i)) for i in range(200)))
