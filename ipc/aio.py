@@ -23,7 +23,7 @@ from typing import Final, Generic, TypeVar
 
 from ipc import fds
 from ipc.errors import ChannelBroken, ChannelClosed, IpcError, ProtocolError
-from ipc.frames import MAX_FRAME_BYTES, Frame, FrameDecoder, Need, encode_frame
+from ipc.frames import HEADER, MAX_FRAME_BYTES, Frame, FrameDecoder, Need, encode_frame
 from ipc.messages import Decoder, Message, encode
 
 M = TypeVar("M")
@@ -140,11 +140,12 @@ class AsyncChannel(Generic[M]):
         if self._closed:
             return
         self._closed = True
-        self._loop.remove_reader(self._fd)
-        self._loop.remove_writer(self._fd)
+        if not self._ended:
+            self._unwatch()
         fds.close_socket(self._sock)
-        fds.close_strangers(self._descriptors)
-        self._descriptors.clear()
+        if self._descriptors:
+            fds.close_strangers(self._descriptors)
+            self._descriptors.clear()
         for _, descriptors in self._waiting:
             fds.close_all(descriptors)
         self._waiting.clear()
@@ -182,7 +183,6 @@ class AsyncChannel(Generic[M]):
 
     def _hand_on(self) -> None:
         while not self._closed:
-            begins = self._fed - self._frames.buffered
             frame = self._frames.next_frame()
             if frame is Need.NOTHING:
                 self._end(None)
@@ -191,7 +191,7 @@ class AsyncChannel(Generic[M]):
                 if len(self._descriptors) > _MAX_UNCLAIMED:
                     raise ProtocolError("the peer sends descriptors that it does not announce")
                 return
-            mine = self._descriptors_of(frame, begins) if frame.descriptors else []
+            mine = self._descriptors_of(frame) if frame.descriptors else []
             try:
                 message = self._decoder.decode(frame.payload)
             except ProtocolError:
@@ -199,7 +199,8 @@ class AsyncChannel(Generic[M]):
                 raise
             self._on_message(message, mine)
 
-    def _descriptors_of(self, frame: Frame, begins: int) -> list[int]:
+    def _descriptors_of(self, frame: Frame) -> list[int]:
+        begins = self._fed - self._frames.buffered - HEADER.size - len(frame.payload)
         if begins < self._without_descriptors_before:
             return []
         count = frame.descriptors
@@ -271,6 +272,10 @@ class AsyncChannel(Generic[M]):
         self._ended = True
         if self._failure is None:
             self._failure = ChannelBroken("the peer has ended the channel")
-        self._loop.remove_reader(self._fd)
-        self._loop.remove_writer(self._fd)
+        self._unwatch()
         self._on_end(error)
+
+    def _unwatch(self) -> None:
+        self._loop.remove_reader(self._fd)
+        if self._waiting:
+            self._loop.remove_writer(self._fd)

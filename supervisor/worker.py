@@ -428,7 +428,8 @@ class Worker:
         except ProtocolError as exc:
             self._broke_protocol(exc)
         finally:
-            fds.close_strangers(descriptors)
+            if descriptors:
+                fds.close_strangers(descriptors)
 
     def _started(self, message: Started) -> None:
         job = self.job

@@ -358,6 +358,8 @@ class Workers:
 
     def _startable(self) -> int:
         """Return how many of the waiting jobs may be handed over, as far as ``max_jobs`` goes."""
+        if not self._waiting:
+            return 0
         places = self._places()
         return len(self._waiting) if places is None else min(len(self._waiting), places)
 
@@ -433,7 +435,8 @@ class Workers:
             return
         if before is State.IDLE:
             self._idle.discard(worker)
-        self._compare_soon()
+        if after is not State.WARMING:  # which makes no difference to a plan
+            self._compare_soon()
 
     def is_last(self, served: int) -> bool:
         """Return whether a worker leaves after the next job when it has *served* so many."""
