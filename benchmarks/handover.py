@@ -2,7 +2,8 @@
 
 Both moments are read from CLOCK_MONOTONIC, the second by the job itself. The pause
 before each call lets every pool refill, as in a server that is not overrun. The
-floor's child, forked anew for each sample, waits in ``recv`` for that long too.
+floor's child, forked anew for each sample, waits in ``recv`` for that long too. Beside
+it the least that carries a call over in Python, with nothing of a pool around it.
 """
 
 from __future__ import annotations
@@ -25,10 +26,13 @@ PEER_SAMPLES = 10
 OURS = {"plain": ("ours", "plain"), "async": ("ours", "async"), "server": ("server", "async")}
 LABELS = {
     "floor": "floor (a): a forked child is woken",
+    "call": "the same with a call: pickled, sent, opened",
     "plain": "ProcessPool, plain function",
     "async": "ProcessPool, coroutine function",
     "server": "AgentServer, async entrypoint",
 }
+
+FLOORS = ("floor", "call")
 
 Rounds = dict[str, list[list[float]]]  # by name of the sample, then by round
 
@@ -55,7 +59,7 @@ def one_round(count: int, pause: float) -> dict[str, list[float]]:
 
     Idle, these wake for next to nothing, so they may be alive together.
     """
-    samples: dict[str, list[float]] = {"floor": [], **{name: [] for name in OURS}}
+    samples: dict[str, list[float]] = {name: [] for name in LABELS}
     with (
         opened("floor") as floor,
         opened("ours", idle=IDLE) as pool,
@@ -67,6 +71,7 @@ def one_round(count: int, pause: float) -> dict[str, list[float]]:
             by_name[who].ask("warm_up", kind=kind, pause=pause)
         for _ in range(count):
             samples["floor"] += floor.ask("handover", kind="plain", count=1, pause=0)
+            samples["call"] += floor.ask("handover", kind="call", count=1, pause=0)
             for name, (who, kind) in OURS.items():
                 samples[name] += by_name[who].ask("handover", kind=kind, count=1, pause=pause)
     return samples

@@ -60,6 +60,8 @@ def colour(name: str) -> str:
     """Return whose colour that is, as a bar."""
     if name in handover.OURS:
         return OURS
+    if name in handover.FLOORS:
+        return FLOOR
     return {Kind.FLOOR: FLOOR, Kind.OURS: OURS, Kind.PEER: PEER}[REGISTRY[name].kind]
 
 
