@@ -246,8 +246,10 @@ class Worker:
         job = self.job
         if job is None:
             return True
-        if not self.has_begun() or self._marked(job) is None:
+        if not self.has_begun():
             return False
+        if not job.begun and self._marked(job) is None:
+            return False  # it was asked to stop before that: it will have to hear of it
         self._logs.ring()
         return True
 

@@ -286,11 +286,11 @@ class Worker:
     def _run_job(self, job: RunJob, descriptors: list[int]) -> None:
         # What was used while idle is next to nothing: no need to look again now.
         before = self._used
-        self._control.give(self._tell_begun)
-        # On record from here on: it is never handed over again.
         self._job_id = job.job
         self._began_at = time.monotonic()
-        # A rehearsal writes what is there: a job may be on its way already.
+        self._control.give(self._tell_begun)
+        # On record from here on: it is never handed over again. A rehearsal writes what
+        # is there: a job may be on its way already.
         self._mark.set(0.0 if self._rehearsing else self._began_at)
         ending = self._run_body(job, descriptors)
         if os.getpid() != self._pid:
