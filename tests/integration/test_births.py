@@ -160,6 +160,34 @@ async def test_coroutines_and_functions_run_in_workers_that_have_not_rehearsed()
         assert [await soon(each) for each in later] == [2 * number for number in range(8)]
 
 
+# ── the bell ─────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("job", [jobs.sleep_for_ever, jobs.sleep_for_ever_async])
+@pytest.mark.parametrize("served", [1, None])
+async def test_a_job_that_is_cancelled_within_its_first_moments_stops_and_is_not_killed(
+    job: Any, served: int | None
+) -> None:
+    chance = random.Random(11)
+    async with pool(max_jobs_per_process=served, max_jobs=4, shutdown_process_timeout=60) as p:
+        for _ in range(25):
+            handles = [p.submit(job) for _ in range(3)]
+            for handle in handles:
+                await asyncio.sleep(chance.choice((0, 0, 0.001, 0.002, 0.003, 0.006)))
+                assert handle.cancel()
+            for handle in handles:
+                outcome = await soon(handle.wait())
+                assert outcome.status is JobStatus.CANCELLED, outcome
+
+
+async def test_a_job_whose_supervisor_is_busy_at_first_is_still_told_to_stop() -> None:
+    async with pool(shutdown_process_timeout=60) as p:
+        handle = p.submit(jobs.sleep_for_ever)
+        time.sleep(0.5)  # the host program does not let the loop turn
+        handle.cancel()
+        assert (await soon(handle.wait())).status is JobStatus.CANCELLED
+
+
 # ── the event loop ───────────────────────────────────────────────────────────
 
 
