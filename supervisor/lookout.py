@@ -2,8 +2,8 @@
 
 Their marks are read, and again, each time after twice as long, until all have begun
 (``beginning.py``): a job that holds the interpreter's lock from its first line on could
-not say so. One that has begun and is not over is rung for, so that its process listens
-to the supervisor from then on (``child/control.py``).
+not say so. With each look the worker is rung for unless its job is over, so that it
+listens to the supervisor from the beginning on (``child/control.py``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Beginner(Protocol):
     """What must be known of a worker."""
 
     def looked_at(self) -> bool:
-        """Ring if its job has begun; return False if it has yet to begin."""
+        """Ring unless its job is over; return False if it has yet to begin."""
         ...
 
 

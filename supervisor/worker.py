@@ -242,16 +242,16 @@ class Worker:
         return job.begun
 
     def looked_at(self) -> bool:
-        """Have it listen if its job has begun; return False if the job has yet to begin."""
+        """Have it listen, if its job is not over; return False if the job has yet to begin."""
         job = self.job
         if job is None:
             return True
-        if not self.has_begun():
-            return False
-        if not job.begun and self._marked(job) is None:
-            return False  # it was asked to stop before that: it will have to hear of it
+        begun = self.has_begun()
+        if not job.begun:  # asked to stop before it began: it will have to hear of that
+            begun = begun and self._marked(job) is not None
+        # In any case: it may be busy with a job that it said was over.
         self._logs.ring()
-        return True
+        return begun
 
     def tell_drain(self, remaining: float | None) -> None:
         """Tell the job, or the one to come, that it will be asked to stop in *remaining* seconds.

@@ -131,8 +131,8 @@ class ControlThread:
     def give(self, on_turn: Callable[[], None] | None = None) -> None:
         """Let the thread have the channel when the bell rings; it first calls *on_turn*.
 
-        To be called before the supervisor can know of the job: it rings once.
-        Runs on: the main thread. Returns at once.
+        To be called before the supervisor can see that the job has begun: it rings no more
+        then. Runs on: the main thread. Returns at once.
         """
         self._on_turn = on_turn
         self._given = True
