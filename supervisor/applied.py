@@ -38,6 +38,7 @@ def child_settings(options: PoolOptions, **more: Any) -> Settings:
         max_payload_bytes=int(options.max_payload_mb * MB),
         log_level=level if isinstance(level, str) else _host_level(),
         http_proxy=options.http_proxy,
+        reused=options.max_jobs_per_process != 1,
         **more,
     )
 

@@ -12,6 +12,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, Protocol
 
+# The longest time between two looks: as much later a job may hear of us that began late,
+# for instance in a worker that was stopped. Seconds.
+_LONGEST: Final = 0.05
+
 # From a hand-over until it is looked at: the job has begun by then, unless the CPUs
 # are busy, and has mostly told so itself. Seconds.
 _SOON: Final = 0.002
@@ -65,5 +69,5 @@ class Lookout:
         workers, self._workers = self._workers, []
         self._workers += [worker for worker in workers if not worker.looked_at()]
         if self._workers and self._timer is None:
-            self._look_in(2 * self._waits)
+            self._look_in(min(2 * self._waits, _LONGEST))
         self._looked()

@@ -53,6 +53,7 @@ class Settings:
     forward_logs: bool = True
     http_proxy: str | None = field(default=None, repr=False)  # may hold a password
     titles: bool = True
+    reused: bool = False  # a worker may serve more than one job
     without_environment: tuple[str, ...] = ()
     cgroup: str | None = None  # where each worker has a group with its number for a name
 

@@ -105,6 +105,7 @@ class ControlThread:
         self._turn_lock = threading.Lock()
         self._given = False
         self._taken = False
+        self._bell_is_gone = False
         self._on_turn: Callable[[], None] | None = None
         # A lock as baton: released by one thread and acquired by the other.
         self._returned = threading.Lock()
@@ -136,10 +137,16 @@ class ControlThread:
         """
         self._on_turn = on_turn
         self._given = True
+        # After that, not before: the thread looks at the two the other way round.
+        if self._bell_is_gone:
+            self._wake()
 
     def give_now(self) -> None:
         """Give the thread the channel without waiting for the bell. Runs on: the main thread."""
         self.give()
+        self._wake()
+
+    def _wake(self) -> None:
         os.write(self._wake_writer, b"g")
 
     def take_back(self) -> None:
@@ -196,7 +203,10 @@ class ControlThread:
             os.read(self._wake_reader, 64)
         bell = [fd for fd in ready if fd != self._wake_reader]
         if bell and not self._ring_was_read():
-            waiting.unregister(bell[0])  # the supervisor is gone; the channel tells as well
+            # The supervisor is gone, which the channel tells as well, or the job has
+            # closed a descriptor that is not its own. From now on each turn is taken at once.
+            waiting.unregister(bell[0])
+            self._bell_is_gone = True
 
     def _ring_was_read(self) -> bool:
         try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import sys
+import traceback
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -29,7 +30,10 @@ def finalize() -> None:
     """Do what the handlers would, where there is something to do. After all exit handlers."""
     for util, process in _loaded():
         if util._finalizer_registry or process._children:
-            _handler(util)()
+            try:
+                _handler(util)()
+            except BaseException:  # noqa: BLE001 - the user's: said, and the rest is done, as at an exit
+                traceback.print_exc()
 
 
 def _loaded() -> Iterator[tuple[Any, Any]]:

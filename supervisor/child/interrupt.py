@@ -17,6 +17,7 @@ import signal
 import threading
 from typing import Final
 
+from supervisor.child import isolate
 from supervisor.child.handlers import set_handler
 from supervisor.errors import JobCancelled
 
@@ -79,7 +80,8 @@ class Interrupter:
         self._armed = False
 
     def _handle(self, signum: int, frame: object) -> None:
-        if self._armed:
+        # In a fork the exception would be lost in a hook. The request is repeated.
+        if self._armed and not isolate.is_forking():
             self._raise_if_asked()
 
     def _raise_if_asked(self) -> None:

@@ -110,9 +110,15 @@ def restore_signals_in_forks() -> None:
 _held = threading.local()
 
 
+def is_forking() -> bool:
+    """Return whether this thread is in a fork of the user's: what is raised there is lost."""
+    return getattr(_held, "forking", False)
+
+
 def _hold_signals() -> None:
     if _forking_worker:
         return  # it goes on as it is: see fork_worker
+    _held.forking = True
     # Without this a signal that hits the child before it has its own handlers is
     # taken by ours, which does nothing, and is lost.
     _held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_SUPERVISOR)
@@ -121,6 +127,7 @@ def _hold_signals() -> None:
 def _release_signals() -> None:
     if not _forking_worker:
         signal.pthread_sigmask(signal.SIG_SETMASK, _held.mask)
+        _held.forking = False
 
 
 def _restore_signals() -> None:

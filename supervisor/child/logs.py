@@ -312,10 +312,6 @@ def _register_at_fork(forwarder: LogForwarder) -> None:
 class _Handler(logging.Handler):
     """Hands records on. Without a lock: the forwarder needs none before it sends."""
 
-    def createLock(self) -> None:
-        """Make no lock, which would have to be made anew in each worker."""
-        self.lock = None
-
     def __init__(self, forwarder: LogForwarder) -> None:
         super().__init__()
         self._forwarder = forwarder

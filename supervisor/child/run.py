@@ -255,13 +255,17 @@ class JobRunner:
         loop = self.loop
         # First of all, so that its first step is the first that the loop takes.
         task = loop.create_task(_caught(awaitable))
-        abandoned = False
+        # Whether the loop is somebody else's by now: the task, or a timer, may outlast this.
+        over = abandoned = False
+
+        def end(task: object = None) -> None:
+            if not over:
+                loop.stop()
 
         def abandon() -> None:
             nonlocal abandoned
-            if not task.done():
-                abandoned = True
-                loop.stop()
+            abandoned = True
+            end()
 
         def cancel(grace: float) -> None:
             task.cancel()
@@ -280,16 +284,19 @@ class JobRunner:
         if context.shutdown_reason is not None:
             shutdown()
         self._stop.register(stop)
-        task.add_done_callback(lambda _: loop.stop())
+        task.add_done_callback(end)
         # Not run_until_complete, which makes a future of its own to wait for: eight
         # functions more on the way to the user's first line.
-        self._watched(loop, loop.run_forever)
+        try:
+            self._watched(loop, loop.run_forever)
+        finally:
+            over = True
+        if task.done():
+            return task.result()
         if abandoned:
             raise _Abandoned
-        if not task.done():
-            task.cancel()
-            raise RuntimeError("the job stopped the event loop that it runs on")
-        return task.result()
+        task.cancel()
+        raise RuntimeError("the job stopped the event loop that it runs on")
 
     # ── closing ──────────────────────────────────────────────────────────────
 

@@ -157,6 +157,9 @@ class Worker:
         """
         self._control.start()
         began = time.monotonic()
+        if self._hooks.any or self._settings.reused:
+            # What is no coroutine may ask for the loop that coroutines run on.
+            asyncio.set_event_loop(self._runner.loop)
         if self._hooks.any:
             self._warm_up()
         rehearses_later = awaited and not self._idle_on_loop
@@ -174,8 +177,6 @@ class Worker:
     # ── warming up ───────────────────────────────────────────────────────────
 
     def _warm_up(self) -> None:
-        # What is not a coroutine may ask for the loop that coroutines will run on.
-        asyncio.set_event_loop(self._runner.loop)
         self._control.give_now()
         try:
             self._run_hooks()

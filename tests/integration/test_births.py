@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import cProfile
 import importlib
 import logging
@@ -160,34 +161,6 @@ async def test_coroutines_and_functions_run_in_workers_that_have_not_rehearsed()
         assert [await soon(each) for each in later] == [2 * number for number in range(8)]
 
 
-# ── the bell ─────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize("job", [jobs.sleep_for_ever, jobs.sleep_for_ever_async])
-@pytest.mark.parametrize("served", [1, None])
-async def test_a_job_that_is_cancelled_within_its_first_moments_stops_and_is_not_killed(
-    job: Any, served: int | None
-) -> None:
-    chance = random.Random(11)
-    async with pool(max_jobs_per_process=served, max_jobs=4, shutdown_process_timeout=60) as p:
-        for _ in range(25):
-            handles = [p.submit(job) for _ in range(3)]
-            for handle in handles:
-                await asyncio.sleep(chance.choice((0, 0, 0.001, 0.002, 0.003, 0.006)))
-                assert handle.cancel()
-            for handle in handles:
-                outcome = await soon(handle.wait())
-                assert outcome.status is JobStatus.CANCELLED, outcome
-
-
-async def test_a_job_whose_supervisor_is_busy_at_first_is_still_told_to_stop() -> None:
-    async with pool(shutdown_process_timeout=60) as p:
-        handle = p.submit(jobs.sleep_for_ever)
-        time.sleep(0.5)  # the host program does not let the loop turn
-        handle.cancel()
-        assert (await soon(handle.wait())).status is JobStatus.CANCELLED
-
-
 # ── the event loop ───────────────────────────────────────────────────────────
 
 
@@ -224,14 +197,65 @@ async def stop_the_loop() -> None:
     await asyncio.Event().wait()
 
 
-async def test_a_job_that_stops_its_loop_fails_and_the_next_one_runs_on_the_same() -> None:
-    async with pool(max_jobs_per_process=None) as p:
-        stopped = p.submit(stop_the_loop)
+async def leave_a_task_that_exits() -> None:
+    async def exits() -> None:
+        raise SystemExit(3)
+
+    asyncio.ensure_future(exits())  # noqa: RUF006
+    await asyncio.sleep(0.3)
+
+
+async def shut_down_and_stay() -> None:
+    get_job_context().shutdown()
+    for _ in range(3):
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.5)
+
+
+async def turn_for(seconds: float) -> str:
+    await asyncio.sleep(seconds)
+    return "turned"
+
+
+@pytest.mark.parametrize("job", [stop_the_loop, leave_a_task_that_exits, shut_down_and_stay])
+async def test_what_a_coroutine_leaves_on_the_loop_stops_no_job_after_it(job: Any) -> None:
+    async with pool(max_jobs=1, max_jobs_per_process=None, shutdown_process_timeout=0.5) as p:
+        first = p.submit(job)
+        await soon(first.wait())
+        for _ in range(3):
+            later = p.submit(turn_for, 0.7)
+            assert await soon(later) == "turned"
+            assert later.pid == first.pid
+
+
+async def test_a_job_that_stops_its_loop_fails_and_is_told_so() -> None:
+    async with pool() as p:
         with pytest.raises(RuntimeError, match="stopped the event loop"):
-            await soon(stopped)
-        later = p.submit(jobs.double_later, 21)
-        assert await soon(later) == 42
-        assert later.pid == stopped.pid
+            await soon(p.submit(stop_the_loop))
+
+
+async def take_longer_than_half_the_grace(path: str) -> None:
+    async def called_back() -> None:
+        await asyncio.sleep(0.8)
+        append(path, "called back")
+
+    get_job_context().add_shutdown_callback(called_back)
+    append(path, "begun")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(1.3)
+
+
+async def test_a_coroutine_that_ends_late_does_not_cut_its_callbacks_short(tmp_path: Path) -> None:
+    path = tmp_path / "said"
+    async with pool(shutdown_process_timeout=2) as p:
+        handle = p.submit(take_longer_than_half_the_grace, str(path))
+        await until(path.exists)
+        handle.cancel()
+        outcome = await soon(handle.wait())
+        assert (outcome.status, outcome.error) == (JobStatus.CANCELLED, None)
+    assert path.read_text().splitlines() == ["begun", "called back"]
 
 
 # ── the end of a worker ──────────────────────────────────────────────────────
@@ -253,6 +277,22 @@ async def test_finalizers_of_multiprocessing_run_once_and_after_exit_handlers(
     async with pool(multiprocessing_context=context) as p:
         await soon(p.submit(finalize_in, package, str(path)))
     assert path.read_text().split("\n") == ["exit handler", "finalizer", ""]
+
+
+def exit_in_a_finalizer(package: str) -> None:
+    util = importlib.import_module(f"{package}.util")
+    util.Finalize(None, sys.exit, args=(1,), exitpriority=1)
+    sys.stdout.write("without an end")
+
+
+@pytest.mark.parametrize("package", ["multiprocessing", "multiprocess"])
+async def test_a_finalizer_that_exits_is_reported_and_keeps_nothing_back(package: str) -> None:
+    p = pool(capture_output=True)
+    with Watch(p) as watch:
+        async with p:
+            await soon(p.submit(exit_in_a_finalizer, package))
+            await watch.until(lambda: watch.logged("without an end"))
+            await watch.until(lambda: watch.logged("SystemExit: 1"))
 
 
 def leave_a_daemon(package: str) -> int:

@@ -93,6 +93,17 @@ def test_one_that_has_not_is_looked_at_again_after_twice_as_long() -> None:
     assert worker.looks == 4
 
 
+def test_one_that_begins_very_late_is_found_soon_after() -> None:
+    look, loop = lookout()
+    worker = Worker(looks_needed=1000)
+    look.expect(worker)
+    while loop.due:
+        before = loop.now
+        loop.turn()
+        assert loop.now - before <= 0.05 + 1e-9
+    assert worker.looks == 1000
+
+
 def test_many_hand_overs_in_a_row_have_one_timer() -> None:
     look, loop = lookout()
     workers = [Worker() for _ in range(64)]
