@@ -57,7 +57,7 @@ class Birth:
             isolate.join_cgroup(self.settings.cgroup, number)
             shed()
             ends = Ends.received(descriptors)
-            channel = say_hello(ends, at_once=self.hooks.any)
+            channel = say_hello(ends, at_once=self.hooks.for_each_worker)
             worker: Worker | None = None
             try:
                 self._isolate(number)

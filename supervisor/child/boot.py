@@ -33,10 +33,19 @@ class Hooks:
     user_arguments: object = None
 
     @property
+    def for_each_worker(self) -> bool:
+        """Whether there is a function that each worker runs before its first job."""
+        return self.setup_fnc is not None or self.initializer is not None
+
+    @property
     def any(self) -> bool:
         """Whether there is a function of the user besides the jobs'."""
-        none = (self.preload_fnc, self.setup_fnc, self.initializer, self.entrypoint)
-        return none != (None, None, None, None)
+        return not (
+            self.preload_fnc is None
+            and self.setup_fnc is None
+            and self.initializer is None
+            and self.entrypoint is None
+        )
 
 
 @dataclass(frozen=True)

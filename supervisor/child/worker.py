@@ -160,7 +160,7 @@ class Worker:
         if self._hooks.any or self._settings.reused:
             # What is no coroutine may ask for the loop that coroutines run on.
             asyncio.set_event_loop(self._runner.loop)
-        if self._hooks.any:
+        if self._hooks.for_each_worker or self._preload_here:
             self._warm_up()
         rehearses_later = awaited and not self._idle_on_loop
         if not rehearses_later:
