@@ -117,9 +117,7 @@ class AsyncChannel(Generic[M]):
             self._queue(data, descriptors)
             return
         try:
-            sent = self._write(data, descriptors) if descriptors else self._sock.send(data)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
+            sent = self._write(data, descriptors)
         except OSError as exc:
             raise self._broken(exc) from exc
         if sent < len(data):
@@ -143,9 +141,8 @@ class AsyncChannel(Generic[M]):
         if not self._ended:
             self._unwatch()
         fds.close_socket(self._sock)
-        if self._descriptors:
-            fds.close_strangers(self._descriptors)
-            self._descriptors.clear()
+        fds.close_strangers(self._descriptors)
+        self._descriptors.clear()
         for _, descriptors in self._waiting:
             fds.close_all(descriptors)
         self._waiting.clear()

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import termios
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from ipc.errors import ChannelBroken, PayloadTooLarge, ProtocolError
@@ -64,13 +64,15 @@ def close_all(descriptors: Iterable[int]) -> None:
             pass
 
 
-def close_strangers(descriptors: Iterable[int]) -> None:
+def close_strangers(descriptors: Collection[int]) -> None:
     """Close descriptors that a peer sent, whatever they are. Never waits.
 
     Closing a socket that lingers, or a file of a file system that hangs, takes as long
     as its maker likes. What is not plain memory is closed by a thread that nobody
     waits for.
     """
+    if not descriptors:
+        return  # mostly
     others = [fd for fd in descriptors if not _is_memory(fd)]
     if others:
         threading.Thread(

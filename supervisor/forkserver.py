@@ -240,8 +240,7 @@ class ForkServer:
             self._deaf = True
             self._ended(exc)
         finally:
-            if descriptors:
-                fds.close_strangers(descriptors)
+            fds.close_strangers(descriptors)
 
     def _hear(self, message: FromForkServer, descriptors: list[int]) -> None:
         """Act on *message*. Takes what it keeps out of *descriptors*.

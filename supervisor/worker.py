@@ -430,8 +430,7 @@ class Worker:
         except ProtocolError as exc:
             self._broke_protocol(exc)
         finally:
-            if descriptors:
-                fds.close_strangers(descriptors)
+            fds.close_strangers(descriptors)
 
     def _started(self, message: Started) -> None:
         job = self.job

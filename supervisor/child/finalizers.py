@@ -20,10 +20,8 @@ _PACKAGES: Final = ("multiprocessing", "multiprocess")
 
 def take_off_handlers() -> None:
     """Take the handlers off. In the process that workers are forked from."""
-    for package in _PACKAGES:
-        util = sys.modules.get(f"{package}.util")
-        if util is not None:
-            atexit.unregister(_handler(util))
+    for util, _ in _loaded():
+        atexit.unregister(util._exit_function)
 
 
 def finalize() -> None:
@@ -31,7 +29,7 @@ def finalize() -> None:
     for util, process in _loaded():
         if util._finalizer_registry or process._children:
             try:
-                _handler(util)()
+                util._exit_function()
             except BaseException:  # noqa: BLE001 - the user's: said, and the rest is done, as at an exit
                 traceback.print_exc()
 
@@ -41,7 +39,3 @@ def _loaded() -> Iterator[tuple[Any, Any]]:
         util: Any = sys.modules.get(f"{package}.util")
         if util is not None:
             yield util, sys.modules[f"{package}.process"]
-
-
-def _handler(util: Any) -> Any:
-    return util._exit_function

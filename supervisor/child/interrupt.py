@@ -72,8 +72,7 @@ class Interrupter:
         Call it inside the ``try`` that ends in :meth:`disarm`. Runs on: the main thread.
         """
         self._armed = True
-        if self._reason is not None:
-            self._raise_if_asked()
+        self._raise_if_asked()
 
     def disarm(self) -> None:
         """From now on a request is kept. Runs on: the main thread."""
