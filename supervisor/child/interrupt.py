@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from types import FrameType
 from typing import Final
 
 from supervisor.child import isolate
@@ -78,9 +79,9 @@ class Interrupter:
         """From now on a request is kept. Runs on: the main thread."""
         self._armed = False
 
-    def _handle(self, signum: int, frame: object) -> None:
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
         # In a fork the exception would be lost in a hook. The request is repeated.
-        if self._armed and not isolate.is_forking():
+        if self._armed and not isolate.is_forking(frame):
             self._raise_if_asked()
 
     def _raise_if_asked(self) -> None:

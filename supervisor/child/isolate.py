@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable
+from types import FrameType
 from typing import Any, Final
 
 import setproctitle
@@ -110,8 +111,10 @@ def restore_signals_in_forks() -> None:
 _held = threading.local()
 
 
-def is_forking() -> bool:
-    """Return whether this thread is in a fork of the user's: what is raised there is lost."""
+def is_forking(frame: FrameType | None) -> bool:
+    """Return whether this thread, in *frame*, is in a fork of the user's: what is raised there is lost."""
+    if frame is not None and frame.f_code is _hold_signals.__code__:
+        return True  # on its first line, before it could say so
     return getattr(_held, "forking", False)
 
 
