@@ -205,10 +205,10 @@ class FreshProcess:
         import multiprocess.process
 
         travel.keep_main_importable()
+        travel.leave_out_what_is_no_file()
         context = multiprocess.get_context("spawn")
         process = context.Process(target=self._target, args=(self._boot,), name=self._name)
-        with travel.main_as_it_is():
-            process.start()
+        process.start()
         multiprocess.process._children.discard(process)
         self._process = process
         self.pid = process.pid

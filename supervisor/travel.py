@@ -13,14 +13,12 @@ not say whose lock it is.
 
 from __future__ import annotations
 
-import contextlib
 import copyreg
 import functools
 import io
 import os
 import pickle
 import sys
-import threading
 import types
 from collections import ChainMap
 from collections.abc import Callable, Iterator
@@ -47,36 +45,34 @@ _PICKLE_ERRORS: Final = (
 _MAIN_FILE: Final[str | None] = getattr(sys.modules.get("__main__"), "__file__", None)
 
 
-# A program that was read from standard input is no file, though the interpreter says that
-# its file is ``<stdin>``; multiprocessing would have each child run that.
-_NO_FILE: Final = _MAIN_FILE is not None and not os.path.exists(_MAIN_FILE)
-
-_without_file = threading.Lock()
-
-
 def keep_main_importable() -> None:
     """Have children find the user's script also while the interpreter exits."""
     main = sys.modules.get("__main__")
-    if main is None or _MAIN_FILE is None or _NO_FILE:
+    if main is None or _MAIN_FILE is None:
         return
     if main.__spec__ is None and not hasattr(main, "__file__"):
         main.__file__ = _MAIN_FILE
 
 
-@contextlib.contextmanager
-def main_as_it_is() -> Iterator[None]:
-    """While a child is made: hide the name of a main file that is none. Runs on: any thread."""
-    main = sys.modules.get("__main__")
-    if main is None or not _NO_FILE or main.__spec__ is not None:
-        yield
-        return
-    with _without_file:  # one child after the other: each needs it hidden to the end
-        path = vars(main).pop("__file__", None)
-        try:
-            yield
-        finally:
-            if path is not None:
-                main.__file__ = path
+@functools.cache
+def leave_out_what_is_no_file() -> None:
+    """Have multiprocess's children not run a main file that does not exist. Runs on: any thread.
+
+    A program that was read from standard input has none, though the interpreter says that its
+    file is ``<stdin>``. The name is left out of what the child is told, once and for all:
+    taken from the main module while a child is made, the program itself would miss it.
+    """
+    from multiprocess import spawn
+
+    tell = spawn.get_preparation_data
+
+    def tell_what_exists(name: str) -> dict[str, Any]:
+        told: dict[str, Any] = tell(name)
+        if not os.path.exists(told.get("init_main_from_path", os.curdir)):
+            del told["init_main_from_path"]
+        return told
+
+    spawn.get_preparation_data = tell_what_exists
 
 
 def main_travels() -> bool:

@@ -186,6 +186,47 @@ def test_a_program_that_is_read_from_standard_input_can_have_a_pool(context: str
     assert (ran.stdout, ran.returncode) == ("42 <stdin>\n", 0), ran.stderr
 
 
+STDIN_PROGRAM_THAT_LOOKS = """
+import asyncio, threading
+from supervisor import ProcessPool
+
+ended = threading.Event()
+missed = []
+
+def look():
+    while not ended.is_set():
+        if "__file__" not in globals():
+            missed.append("__file__")
+
+async def main():
+    async with ProcessPool(num_idle_processes=1, multiprocessing_context="spawn") as pool:
+        for number in range(3):
+            await pool.submit(int, number)
+
+watcher = threading.Thread(target=look)
+watcher.start()
+asyncio.run(main())
+ended.set()
+watcher.join()
+print(missed)
+"""
+
+
+def test_a_program_that_is_read_from_standard_input_keeps_its_names_while_children_are_made() -> (
+    None
+):
+    ran = subprocess.run(
+        [sys.executable, "-"],
+        input=STDIN_PROGRAM_THAT_LOOKS,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+        check=False,
+    )
+    assert (ran.stdout, ran.returncode) == ("[]\n", 0), ran.stderr
+
+
 async def test_a_fork_of_the_program_has_no_part_in_its_pool() -> None:
     async with ProcessPool(num_idle_processes=1) as pool:
         reader, writer = os.pipe()
