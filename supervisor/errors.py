@@ -14,11 +14,12 @@
     ├── WorkerLost       the worker ended while it ran the job       (also BrokenProcessPool)
     ├── JobKilled        the job was killed: limit, silence, grace   (also BrokenProcessPool)
     ├── JobTimedOut      the job ran longer than its timeout         (also TimeoutError)
-    ├── JobCancelled     somebody asked the job to stop
+    ├── JobWasCancelled  somebody asked the job to stop             (also JobCancelled)
     ├── JobRaised        the job's own exception, of which only the text could travel
     └── OptionError      an option has the wrong type or range       (also ValueError, TypeError)
 
-A job's own exception is none of these where it can be pickled: it travels home as
+``JobCancelled`` is raised in a plain function that is asked to stop, and is no
+``Exception``. A job's own exception is none of these where it can be pickled: it travels home as
 itself, with the remote traceback as its cause. From ``ipc.errors``: a job or a result
 over the limit is a ``PayloadTooLarge``. All of them can be had ``from supervisor``.
 """
@@ -160,8 +161,11 @@ class JobTimedOut(SupervisorError, TimeoutError):
         return f"the job ran longer than its timeout of {self.seconds:g} s"
 
 
-class JobCancelled(SupervisorError):
-    """Somebody asked the job to stop. In the job itself: raised in a plain function.
+class JobCancelled(BaseException):
+    """Raised in a plain function, wherever it is, when its job is asked to stop.
+
+    No ``Exception``: libraries catch those, around an import that may fail or a line of
+    a log, and what was to stop would go on.
 
     Args:
         reason: who or why.
@@ -170,6 +174,10 @@ class JobCancelled(SupervisorError):
     def __init__(self, reason: str = "cancelled") -> None:
         self.reason = reason
         super().__init__(reason)
+
+
+class JobWasCancelled(JobCancelled, SupervisorError):
+    """Somebody asked the job to stop: raised where it is awaited. An ``Exception``."""
 
 
 class JobRaised(SupervisorError):

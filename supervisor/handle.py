@@ -26,7 +26,7 @@ class JobHandle(Generic[T]):
     ``await handle`` returns what the job returned, or raises: what it raised,
     with the remote traceback as cause; :class:`~supervisor.errors.WorkerLost`,
     :class:`~supervisor.errors.JobKilled`, :class:`~supervisor.errors.JobTimedOut`
-    or :class:`~supervisor.errors.JobCancelled`.
+    or :class:`~supervisor.errors.JobWasCancelled`.
 
     Runs on: the pool's loop, every method.
     """

@@ -17,11 +17,11 @@ import msgspec
 from ipc import fds
 from ipc.errors import PayloadTooLarge
 from supervisor.errors import (
-    JobCancelled,
     JobKilled,
     JobRaised,
     JobRejected,
     JobTimedOut,
+    JobWasCancelled,
     ResultError,
     WorkerLost,
 )
@@ -155,7 +155,7 @@ def error_of(outcome: JobOutcome, parcel: Parcel | None) -> BaseException:
     if parcel is not None and parcel.error is not None:
         return parcel.error
     if outcome.status is JobStatus.CANCELLED:
-        return JobCancelled(outcome.reason or "cancelled")
+        return JobWasCancelled(outcome.reason or "cancelled")
     if outcome.status is JobStatus.TIMED_OUT:
         return JobTimedOut(timeout if timeout is not None else 0.0)
     if outcome.status is JobStatus.KILLED:

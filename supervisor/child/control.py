@@ -48,6 +48,9 @@ _LONGEST_WAIT: Final = 3600.0
 # be felt by a job that stops at once, early enough in any grace.
 _REPEAT_SECONDS: Final = 0.1
 
+# How soon it is repeated where it was lost: by then the main thread is elsewhere.
+_SOON: Final = 0.005
+
 # How long the stack of a stuck loop may be on the wire.
 _STACK_TEXT: Final = 8 * 1024
 
@@ -174,6 +177,11 @@ class ControlThread:
         self._alarm = (time.monotonic() + seconds, callback)
         os.write(self._wake_writer, b"a")
 
+    def repeat_soon(self) -> None:
+        """Repeat the request to stop, which was lost. Runs on: the main thread."""
+        self._repeat_at = time.monotonic() + _SOON
+        os.write(self._wake_writer, b"r")
+
     # ── the thread ───────────────────────────────────────────────────────────
 
     def _run(self) -> None:
@@ -265,7 +273,9 @@ class ControlThread:
     def _repeat(self) -> None:
         now = time.monotonic()
         if self._repeat_at is not None and now >= self._repeat_at:
-            self._repeat_at = now + _REPEAT_SECONDS if self._repeat_stop() else None
+            self._repeat_at = None  # first: the main thread may set it at any time
+            if self._repeat_stop():
+                self._repeat_at = now + _REPEAT_SECONDS
 
     def _alarm_at(self) -> float | None:
         alarm = self._alarm

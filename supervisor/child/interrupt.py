@@ -5,6 +5,10 @@ A signal is the only thing that reaches a thread inside a system call such as
 handler raises. Code that holds the GIL in C, or that catches the exception, is
 not reached; the kill at the end of the grace is for those.
 
+Finalizers (``__del__``), callbacks of weak references and hooks at fork swallow what is
+raised in them, wherever it came from. Python calls ``sys.unraisablehook`` then, and if
+it was ours that was swallowed the job is asked again a moment later.
+
 Why SIGURG: its default is to be ignored, so a stray one harms neither this
 process before the handler stands nor a program that the job starts; nothing but
 out-of-band TCP data uses it. The Go runtime chose it to preempt threads for the
@@ -14,9 +18,11 @@ same reasons.
 from __future__ import annotations
 
 import signal
+import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 from supervisor.child import isolate
 from supervisor.child.handlers import set_handler
@@ -36,15 +42,24 @@ class Interrupter:
     def __init__(self) -> None:
         self._armed = False
         self._reason: str | None = None
+        self._raised: str | None = None  # what for, while user code runs
         self._main = threading.get_ident()
+        self._on_swallowed: Callable[[], None] | None = None
+        self._usual_hook: Callable[[Any], object] = sys.__unraisablehook__
 
-    def install(self) -> None:
-        """Take the signal.
+    def install(self, on_swallowed: Callable[[], None]) -> None:
+        """Take the signal, and the hook that is called where exceptions end.
 
         Runs on: the main thread.
+
+        Args:
+            on_swallowed: called when nobody could see the exception: :meth:`fire_again`
+                is to be called soon.
         """
         self._main = threading.get_ident()
+        self._on_swallowed = on_swallowed
         set_handler(SIGNAL, self._handle)
+        self._usual_hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
 
     def fire(self, reason: str) -> None:
         """Ask for the exception. Runs on: any thread."""
@@ -78,6 +93,7 @@ class Interrupter:
     def disarm(self) -> None:
         """From now on a request is kept. Runs on: the main thread."""
         self._armed = False
+        self._raised = None
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         # In a fork the exception would be lost in a hook. The request is repeated.
@@ -86,7 +102,16 @@ class Interrupter:
 
     def _raise_if_asked(self) -> None:
         if self._reason is not None:
-            reason, self._reason = self._reason, None
+            self._raised, self._reason = self._reason, None
             # Once: clean-up code of the job must be able to run.
             self._armed = False
-            raise JobCancelled(reason)
+            raise JobCancelled(self._raised)
+
+    def _unraisable(self, what: sys.UnraisableHookArgs) -> None:
+        if self._raised is None or not isinstance(what.exc_value, JobCancelled):
+            self._usual_hook(what)
+            return
+        self._reason, self._raised = self._raised, None
+        if self._on_swallowed is not None:
+            self._on_swallowed()
+        self._armed = True  # at last: what is raised in here would be swallowed as well

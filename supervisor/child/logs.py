@@ -42,7 +42,6 @@ from supervisor.child import records
 from supervisor.child.loguru_tap import LoguruTap
 from supervisor.child.output import flush_output, redirect_output
 from supervisor.child.records import Fields
-from supervisor.errors import JobCancelled
 
 __all__ = ["LogForwarder", "flush_output", "install", "redirect_output"]
 
@@ -187,8 +186,6 @@ class LogForwarder:
             if self._child_pid is not None:
                 log.fields["child_pid"] = self._child_pid
             payload = records.encoded(log, self._max_bytes)
-        except JobCancelled:
-            raise  # out of a signal handler: not about this record
         except Exception as exc:  # noqa: BLE001 - a record that somebody filled with odd things
             number = level if type(level) is int else logging.ERROR
             payload = records.encoded(

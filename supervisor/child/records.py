@@ -5,10 +5,9 @@ Everything about a record may be the user's: its arguments, its extras, their
 in the thread that logs. What raises is replaced by a text that says so: a log
 call must not fail because of what it was to log, and nothing is lost silently.
 
-Two exceptions pass through on purpose. ``JobCancelled`` comes out of a signal
-handler, not out of the record; to swallow it would be to overlook that the job
-is to stop. And what is no ``Exception`` (``SystemExit``, ``KeyboardInterrupt``)
-is not ours to judge.
+What is no ``Exception`` passes through on purpose: ``JobCancelled`` comes out of a
+signal handler, not out of the record; to swallow it would be to overlook that the job
+is to stop. ``SystemExit`` and ``KeyboardInterrupt`` are not ours to judge.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from ipc.errors import NotEncodable
 from ipc.frames import MAX_FRAME_BYTES
 from ipc.messages import MAX_TEXT, Log, cut, encode
 from supervisor.clock import wall
-from supervisor.errors import JobCancelled
 
 # Bounds of the fields of one record, all together. Fields are for looking things
 # up; who logs a whole document puts it into the message, which may be longer.
@@ -120,8 +118,6 @@ def safe_repr(value: object, limit: int = MAX_FIELD_CHARACTERS) -> str:
         return f"<{len(value)} bytes, beginning with {bytes(value[:64])!r}>"
     try:
         return cut(repr(value), limit)
-    except JobCancelled:
-        raise
     except Exception as exc:  # noqa: BLE001 - the user's __repr__
         return f"<{type(value).__name__} whose repr raises {type(exc).__name__}>"
 
@@ -163,8 +159,6 @@ class _Plainer:
         try:
             pairs = value.items() if isinstance(value, dict) else enumerate(value)
             items = list(itertools.islice(pairs, self._nodes))
-        except JobCancelled:
-            raise
         except Exception as exc:  # noqa: BLE001 - another thread changes it, or it is a subclass
             return f"<{type(value).__name__} that raises {type(exc).__name__}>"
         self._nodes -= len(items)
@@ -195,8 +189,6 @@ def _name(key: object) -> str:
 def _message(record: logging.LogRecord) -> str:
     try:
         return cut(record.getMessage())
-    except JobCancelled:
-        raise
     except Exception as exc:  # noqa: BLE001 - the user's arguments, and their __str__
         return cut(
             f"a log message could not be formatted ({type(exc).__name__}: {safe_repr(exc, 1024)}): "
@@ -219,8 +211,6 @@ def _traceback(
 ) -> str:
     try:
         return cut("".join(traceback.format_exception(kind, value, trace)).rstrip("\n"))
-    except JobCancelled:
-        raise
     except Exception as exc:  # noqa: BLE001 - the user's exception class
         return f"{safe_repr(kind)}, which could not be formatted: {type(exc).__name__}"
 
@@ -232,8 +222,6 @@ def _extras(record: logging.LogRecord) -> dict[str, object]:
 def _all_fields(fields: Fields, extras: Mapping[str, object]) -> dict[str, Any]:
     try:
         merged: dict[str, object] = dict(fields())
-    except JobCancelled:
-        raise
     except Exception as exc:  # noqa: BLE001 - the user's mapping
         merged = {"log_context_fields": f"unreadable: {type(exc).__name__}"}
     # What one call says of itself counts for more than what holds for its job.

@@ -26,7 +26,7 @@ from supervisor.child.callbacks import Callback, call
 from supervisor.child.context import JobContext
 from supervisor.child.control import ControlThread, die_with_group
 from supervisor.child.interrupt import Interrupter
-from supervisor.errors import JobCancelled
+from supervisor.errors import JobCancelled, JobWasCancelled
 from supervisor.options import Hook
 
 logger = logging.getLogger("greenroom.job")
@@ -200,7 +200,7 @@ class JobRunner:
             # Nobody asked: the job raised it itself. asyncio's own class would look
             # to the caller as if the caller had been cancelled.
             if isinstance(exc, asyncio.CancelledError):
-                exc = JobCancelled("the job cancelled itself").with_traceback(exc.__traceback__)
+                exc = JobWasCancelled("the job cancelled itself").with_traceback(exc.__traceback__)
             ending.status, ending.error = "failed", exc
             return
         ending.status = "cancelled"

@@ -118,7 +118,6 @@ class Worker:
         log_socket = socket.socket(fileno=ends.logs)
         forwarder.connect(log_socket, self._log_fields)
         self._interrupter = Interrupter()
-        self._interrupter.install()
         self._stop = StopRequest()
         self._context: JobContext | None = None
         self._next_context = JobContext(proc)
@@ -130,6 +129,7 @@ class Worker:
             repeat_stop=self._interrupter.fire_again,
             lag_threshold=settings.high_ping_threshold,
         )
+        self._interrupter.install(self._control.repeat_soon)
         self._runner = JobRunner(
             control=self._control,
             interrupter=self._interrupter,

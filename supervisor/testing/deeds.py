@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from supervisor.errors import JobCancelled, JobKilled, JobTimedOut, WorkerLost
+from supervisor.errors import JobKilled, JobTimedOut, JobWasCancelled, WorkerLost
 from supervisor.handle import JobHandle
 from supervisor.job import Exit, JobOutcome, JobStatus
 
@@ -14,7 +14,7 @@ SUCCEEDS: Final = frozenset({JobStatus.SUCCEEDED})
 NEVER_ENDS: Final[frozenset[JobStatus]] = frozenset()
 
 _RAISED: Final[dict[JobStatus, type[BaseException]]] = {
-    JobStatus.CANCELLED: JobCancelled,
+    JobStatus.CANCELLED: JobWasCancelled,
     JobStatus.TIMED_OUT: JobTimedOut,
     JobStatus.KILLED: JobKilled,
 }

@@ -16,6 +16,7 @@ from supervisor.errors import (
     JobRaised,
     JobRejected,
     JobTimedOut,
+    JobWasCancelled,
     NotAdmitted,
     OptionError,
     PoolClosed,
@@ -73,8 +74,8 @@ SAYS = [
         JobTimedOut(2.5), "the job ran longer than its timeout of 2.5 s", id="a job out of time"
     ),
     pytest.param(JobTimedOut(60.0), "the job ran longer than its timeout of 60 s", id="a minute"),
-    pytest.param(JobCancelled(), "cancelled", id="a cancelled job"),
-    pytest.param(JobCancelled("drain deadline"), "drain deadline", id="cancelled for a reason"),
+    pytest.param(JobWasCancelled(), "cancelled", id="a cancelled job"),
+    pytest.param(JobWasCancelled("drain deadline"), "drain deadline", id="cancelled for a reason"),
     pytest.param(
         JobRaised("ValueError", "no"), "ValueError: no", id="an error that could not travel"
     ),
@@ -127,7 +128,13 @@ def test_every_error_here_is_an_error_of_the_library() -> None:
         if isinstance(each, type) and each.__module__ == errors.__name__
     ]
     assert len(here) >= 12
-    assert all(issubclass(each, SupervisorError) for each in here)
+    # What strikes a job from outside is no error of what it strikes.
+    assert [each for each in here if not issubclass(each, SupervisorError)] == [JobCancelled]
+
+
+def test_a_request_to_stop_passes_through_code_that_catches_every_exception() -> None:
+    assert not issubclass(JobCancelled, Exception)
+    assert issubclass(JobWasCancelled, JobCancelled)
 
 
 @pytest.mark.parametrize(("error", "text"), SAYS)

@@ -13,7 +13,7 @@ import supervisor
 from supervisor import errors
 
 NAMES = """
-AgentServer AgentServerPermissions ChannelBroken ChannelClosed IpcError JobCancelled JobContext
+AgentServer AgentServerPermissions ChannelBroken ChannelClosed IpcError JobCancelled JobContext JobWasCancelled
 JobExecutorType JobHandle JobInfo JobKilled JobOutcome JobProcess JobRaised JobRejected JobRequest
 JobStatus JobTimedOut NotAdmitted NotRunnable OptionError PayloadTooLarge PoolClosed PoolStats
 PreloadFailed ProcessPool ProcessPoolExecutor ProtocolError ResourceLimits ResultError ServerOptions

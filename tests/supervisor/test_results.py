@@ -13,11 +13,11 @@ from hypothesis import given, strategies as st
 from ipc import fds
 from ipc.errors import PayloadTooLarge, ProtocolError
 from supervisor.errors import (
-    JobCancelled,
     JobKilled,
     JobRaised,
     JobRejected,
     JobTimedOut,
+    JobWasCancelled,
     ResultError,
     WorkerLost,
 )
@@ -215,16 +215,16 @@ KILLED = Exit(signal=9)
     [
         pytest.param(
             JobOutcome(JobStatus.CANCELLED, reason="shutdown"),
-            JobCancelled,
+            JobWasCancelled,
             "shutdown",
             id="cancelled for a reason",
         ),
         pytest.param(
-            JobOutcome(JobStatus.CANCELLED), JobCancelled, "cancelled", id="just cancelled"
+            JobOutcome(JobStatus.CANCELLED), JobWasCancelled, "cancelled", id="just cancelled"
         ),
         pytest.param(
             JobOutcome(JobStatus.CANCELLED, error=JobError("JobCancelled", "")),
-            JobCancelled,
+            JobWasCancelled,
             "cancelled",
             id="cancelled, and it raised for that",
         ),
