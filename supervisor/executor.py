@@ -9,7 +9,7 @@ import uuid
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future
-from typing import Any, Final, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
 from supervisor import clock, travel
 from supervisor.applied import MB, blueprint_of, check_size
@@ -17,13 +17,15 @@ from supervisor.checks import check_choice, check_int
 from supervisor.cpus import cpu_count
 from supervisor.errors import OptionError, PoolClosed
 from supervisor.futures import FutureHandle, JobFuture, without_frames
-from supervisor.loopthread import LoopThread, is_exiting
 from supervisor.mapping import ordered_map
 from supervisor.options import DefaultCount, PoolOptions, default_idle
-from supervisor.processes import WorkerProcess, as_processes
 from supervisor.record import JobRecord
 from supervisor.results import DATA, PICKLE
 from supervisor.stats import PoolStats
+
+if TYPE_CHECKING:
+    from supervisor.loopthread import LoopThread
+    from supervisor.processes import WorkerProcess
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -104,6 +106,10 @@ class ProcessPoolExecutor(Executor):
         # make them stand idle for ever, so reusing ones start on demand.
         spares = min(default_idle(), max_workers) if max_tasks_per_child == 1 else 0
         options.setdefault("num_idle_processes", DefaultCount(spares))
+        # Not at the head: the fork server imports the user's script, makes no executor, and
+        # each worker would be born with it. Not later: it hooks into the interpreter's exit.
+        import supervisor.loopthread  # noqa: F401
+
         self._options = PoolOptions().replace(
             max_jobs=max_workers, max_jobs_per_process=max_tasks_per_child, **options
         )
@@ -229,6 +235,8 @@ class ProcessPoolExecutor(Executor):
 
     def _started(self) -> LoopThread:
         """Return the thread, started; or raise what ``submit`` raises. Under the lock."""
+        from supervisor.loopthread import LoopThread, is_exiting
+
         if self._is_shut:
             raise PoolClosed("cannot schedule new futures: the executor was shut down")
         if is_exiting():
@@ -305,6 +313,8 @@ class ProcessPoolExecutor(Executor):
 
     @property
     def _processes(self) -> Mapping[int, WorkerProcess]:
+        from supervisor.processes import as_processes
+
         thread = self._thread
         return {} if thread is None else as_processes(thread.workers, thread.kill_worker)
 

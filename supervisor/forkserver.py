@@ -27,7 +27,7 @@ from ipc.messages import (
     Preloaded,
     PreloadError,
 )
-from supervisor.child import forkserver as child
+from supervisor.child import forkserver as child, layout
 from supervisor.errors import PreloadFailed
 from supervisor.job import Exit, ExitReport
 from supervisor.launch import (
@@ -131,7 +131,12 @@ class ForkServer:
                         OutputReader(self._loop, fd, stream, context=self._log_context)
                     )
             os.close(near.mark)  # for workers: a fork server begins no jobs
-            process = FreshProcess(child.main, self._blueprint.boot(far), "greenroom-forkserver")
+            process = FreshProcess(
+                child.main,
+                self._blueprint.boot(far),
+                "greenroom-forkserver",
+                first=layout.TAKE_ROW,
+            )
             cancelled = await _finish(in_thread(process.start, "greenroom-launch"))
         except BaseException:
             self._close_descriptors()

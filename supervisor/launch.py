@@ -23,7 +23,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from ipc import fds
 from ipc.mark import make_mark
-from supervisor import travel
+from supervisor import interpreter, travel
 from supervisor.child.boot import Boot, Hooks, Inherited, Sealed, Settings
 from supervisor.job import Exit, ExitReport
 
@@ -185,12 +185,21 @@ class FreshProcess:
     multiprocess would poll for it whenever another process is started, and join
     it at exit. We reap it ourselves, with its resource usage, so it is taken off
     those lists at once.
+
+    Args:
+        target: what it runs, once it has imported the main script.
+        boot: its argument.
+        name: multiprocess's name for it.
+        first: the lines of a program that it runs before it imports anything.
     """
 
-    def __init__(self, target: Callable[[Boot], None], boot: Boot, name: str) -> None:
+    def __init__(
+        self, target: Callable[[Boot], None], boot: Boot, name: str, *, first: str = ""
+    ) -> None:
         self._target = target
         self._boot = boot
         self._name = name
+        self._first = first
         self._process: Any = None
         self.pid = 0
 
@@ -205,10 +214,10 @@ class FreshProcess:
         import multiprocess.process
 
         travel.keep_main_importable()
-        travel.leave_out_what_is_no_file()
         context = multiprocess.get_context("spawn")
         process = context.Process(target=self._target, args=(self._boot,), name=self._name)
-        process.start()
+        with interpreter.told(first=self._first):
+            process.start()
         multiprocess.process._children.discard(process)
         self._process = process
         self.pid = process.pid

@@ -14,7 +14,7 @@ from collections.abc import (
     Iterable,
     Mapping,
 )
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from supervisor import clock, travel
 from supervisor.applied import MB, blueprint_of, check_size
@@ -26,12 +26,14 @@ from supervisor.handle import JobHandle
 from supervisor.job import JobInfo
 from supervisor.options import PoolOptions, check_changeable
 from supervisor.outcome import Ask
-from supervisor.poolrun import PoolRun
 from supervisor.record import JobRecord
 from supervisor.results import DATA, PICKLE
 from supervisor.stats import PoolStats
 from supervisor.streaming import stream
-from supervisor.workers import Workers
+
+if TYPE_CHECKING:
+    from supervisor.poolrun import PoolRun
+    from supervisor.workers import Workers
 
 A = TypeVar("A")
 P = ParamSpec("P")
@@ -114,6 +116,10 @@ class ProcessPool:
         """
         if self._run is not None:
             raise RuntimeError("a ProcessPool is started once; make another one")
+        # Not at the head: the fork server imports the user's script, never gets here, and
+        # each worker would be born with it.
+        from supervisor.poolrun import PoolRun
+
         self._run = PoolRun(
             asyncio.get_running_loop(),
             lambda: self._options,

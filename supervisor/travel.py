@@ -54,27 +54,6 @@ def keep_main_importable() -> None:
         main.__file__ = _MAIN_FILE
 
 
-@functools.cache
-def leave_out_what_is_no_file() -> None:
-    """Have multiprocess's children not run a main file that does not exist. Runs on: any thread.
-
-    A program that was read from standard input has none, though the interpreter says that its
-    file is ``<stdin>``. The name is left out of what the child is told, once and for all:
-    taken from the main module while a child is made, the program itself would miss it.
-    """
-    from multiprocess import spawn
-
-    tell = spawn.get_preparation_data
-
-    def tell_what_exists(name: str) -> dict[str, Any]:
-        told: dict[str, Any] = tell(name)
-        if not os.path.exists(told.get("init_main_from_path", os.curdir)):
-            del told["init_main_from_path"]
-        return told
-
-    spawn.get_preparation_data = tell_what_exists
-
-
 def main_travels() -> bool:
     """Return whether children import the user's main module.
 

@@ -77,5 +77,3 @@ class Birth:
         isolate.apply_limits(self.settings.job_limits)
         isolate.reseed()
         isolate.take_multiprocessing_number(number)
-        if self.settings.titles:
-            isolate.set_title("idle")

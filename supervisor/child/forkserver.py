@@ -51,6 +51,7 @@ from supervisor.child.answer import error_text
 from supervisor.child.birth import Birth
 from supervisor.child.boot import Boot
 from supervisor.child.context import JobProcess
+from supervisor.child.forks import fork_worker
 from supervisor.child.logs import LogForwarder
 from supervisor.child.practice import settle
 from supervisor.child.strays import children_of_thread
@@ -217,7 +218,7 @@ class ForkServer:
     def _fork(self, message: Fork, descriptors: list[int]) -> None:
         worker = message.worker
         try:
-            pid = isolate.fork_worker()
+            pid = fork_worker()
         except OSError as exc:
             fds.close_all(descriptors)
             self._channel.send(ForkFailed(worker, exc.errno or 0))

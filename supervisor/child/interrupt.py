@@ -24,7 +24,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
 
-from supervisor.child import isolate
+from supervisor.child.forks import is_forking
 from supervisor.child.handlers import set_handler
 from supervisor.errors import JobCancelled
 
@@ -97,7 +97,7 @@ class Interrupter:
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         # In a fork the exception would be lost in a hook. The request is repeated.
-        if self._armed and not isolate.is_forking(frame):
+        if self._armed and not is_forking(frame):
             self._raise_if_asked()
 
     def _raise_if_asked(self) -> None:

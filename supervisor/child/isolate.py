@@ -14,11 +14,11 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable
-from types import FrameType
 from typing import Any, Final
 
 import setproctitle
 
+from supervisor.child.forks import tell_of_forks
 from supervisor.options import ResourceLimits
 
 # linux/prctl.h
@@ -99,68 +99,40 @@ def ignore_supervisor_signals() -> None:
 def restore_signals_in_forks() -> None:
     """Have processes that user code forks from a worker treat signals the usual way.
 
-    Registered once, in the process whose children are workers' children: without
+    Called once, in the process whose children are workers' children: without
     it ``multiprocessing.Process.terminate`` would do nothing inside a job.
     """
-    os.register_at_fork(
-        before=_hold_signals, after_in_parent=_release_signals, after_in_child=_restore_signals
-    )
+    tell_of_forks(_signals)
 
 
-# What was blocked before the fork that this thread is in.
-_held = threading.local()
+class _Signals(threading.local):
+    """The signals that are the supervisor's business, around a fork. Of the thread that forks."""
+
+    mask: set[int | signal.Signals] | None = None
+
+    def before_fork(self) -> None:
+        """Hold them. One that hits the child before it has its own handlers is lost otherwise:
+
+        ours takes it, and does nothing.
+        """
+        self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_SUPERVISOR)
+
+    def after_fork_in_parent(self) -> None:
+        """Let them through again."""
+        if self.mask is not None:  # None: a handler of the user's raised before they were held
+            mask, self.mask = self.mask, None
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def after_fork_in_child(self) -> None:
+        """Give them the usual handlers, and let them through."""
+        if signal.getsignal(signal.SIGTERM) is _leave_it_to_the_supervisor:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGINT) is _leave_it_to_the_supervisor:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.after_fork_in_parent()
 
 
-def is_forking(frame: FrameType | None) -> bool:
-    """Return whether this thread, in *frame*, is in a fork of the user's: what is raised there is lost."""
-    if frame is not None and frame.f_code is _hold_signals.__code__:
-        return True  # on its first line, before it could say so
-    return getattr(_held, "forking", False)
-
-
-def _hold_signals() -> None:
-    if _forking_worker:
-        return  # it goes on as it is: see fork_worker
-    _held.forking = True
-    # Without this a signal that hits the child before it has its own handlers is
-    # taken by ours, which does nothing, and is lost.
-    _held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_SUPERVISOR)
-
-
-def _release_signals() -> None:
-    if not _forking_worker:
-        signal.pthread_sigmask(signal.SIG_SETMASK, _held.mask)
-        _held.forking = False
-
-
-def _restore_signals() -> None:
-    if not _forking_worker:
-        _usual_signals()
-        _release_signals()
-
-
-_forking_worker = False
-
-
-def fork_worker() -> int:
-    """Fork, as ``os.fork``; the child goes on ignoring what is the supervisor's business.
-
-    Raises:
-        OSError: as ``os.fork``.
-    """
-    global _forking_worker  # noqa: PLW0603 - read by a hook, which is not handed anything
-    _forking_worker = True
-    try:
-        return os.fork()
-    finally:
-        _forking_worker = False
-
-
-def _usual_signals() -> None:
-    if signal.getsignal(signal.SIGTERM) is _leave_it_to_the_supervisor:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if signal.getsignal(signal.SIGINT) is _leave_it_to_the_supervisor:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+_signals: Final = _Signals()
 
 
 def prefer_for_oom() -> None:

@@ -7,6 +7,9 @@ the number of pages on which the objects lie that it looks at, and not their siz
 * The code of a function lies among the code of its module, most of which never runs.
   Copied once more, in one go, the code that does run fills a few pages instead of one
   page for each function.
+* Small objects come from arenas of 1 MiB, which the kernel maps where there is room:
+  among the libraries that are loaded meanwhile. A huge page (``hugepages.py``) needs two in
+  a row, at the right place. Taken before anything is imported, most lie in one row.
 * What a process frees leaves holes on pages everywhere, and what is made after the fork
   goes into them. Filled beforehand, new objects lie beside each other.
 
@@ -17,6 +20,7 @@ and memory: an interpreter that lays out its heap otherwise gains less.
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Collection
 from types import CodeType, FunctionType
 from typing import Final
@@ -35,8 +39,28 @@ _SMALLEST: Final = 48
 # Holes of one size that are filled at most; a heap of any age has some hundreds.
 _MOST_FILLERS: Final = 2048
 
+# Where the row of arenas is kept: nothing of ours is imported when it is taken.
+_ROW: Final = "greenroom_row"
+
+# How long the row is, in objects of 512 bytes: 16 MiB, which is what our modules, asyncio and
+# multiprocess's need, and some more. Arenas that are not used are given back.
+_ROW_LENGTH: Final = 16 * 2**20 // _LARGEST
+_ARENA: Final = 2**20 // _LARGEST
+
+# The first lines of a process that workers are forked from. Of all that fills the row two
+# objects in each arena stay, so that none is given back.
+TAKE_ROW: Final = f"""\
+import sys
+sys.{_ROW} = [bytes({_LARGEST - _BYTES_HEAD}) for _ in range({_ROW_LENGTH})][::{_ARENA // 2}]
+"""
+
 # What must not be freed: it would leave holes.
 _kept: list[object] = []
+
+
+def leave_row() -> None:
+    """Give back what is left of the row. The rest is somebody's by now."""
+    vars(sys).pop(_ROW, None)
 
 
 def lay_together(used: Collection[int]) -> None:

@@ -31,7 +31,6 @@ import logging
 import os
 import socket
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, cast
@@ -39,6 +38,7 @@ from typing import Any, Final, Protocol, cast
 from ipc.frames import HEADER, MAX_FRAME_BYTES, encode_frame
 from ipc.messages import Log
 from supervisor.child import records
+from supervisor.child.forks import tell_of_forks
 from supervisor.child.loguru_tap import LoguruTap
 from supervisor.child.output import flush_output, redirect_output
 from supervisor.child.records import Fields
@@ -73,7 +73,7 @@ def install(level: str) -> LogForwarder:
     """
     forwarder = LogForwarder(level)
     forwarder.attach()
-    _register_at_fork(forwarder)
+    tell_of_forks(forwarder)
     return forwarder
 
 
@@ -285,25 +285,6 @@ def _level_number(level: str) -> int:
     if not isinstance(number, int):
         raise ValueError(f"{level!r} is no log level")
     return number
-
-
-def _register_at_fork(forwarder: LogForwarder) -> None:
-    # Hooks cannot be taken back, so they must not keep the forwarder alive.
-    reference = weakref.ref(forwarder)
-
-    def call(method: Callable[[LogForwarder], None]) -> Callable[[], None]:
-        def hook() -> None:
-            alive = reference()
-            if alive is not None:
-                method(alive)
-
-        return hook
-
-    os.register_at_fork(
-        before=call(LogForwarder.before_fork),
-        after_in_parent=call(LogForwarder.after_fork_in_parent),
-        after_in_child=call(LogForwarder.after_fork_in_child),
-    )
 
 
 class _Handler(logging.Handler):

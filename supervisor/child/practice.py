@@ -33,6 +33,7 @@ def settle(birth: Birth) -> None:
     It has one thread. Afterwards its forwarder has to be connected again.
     """
     trial = without_user_code(birth)
+    layout.leave_row()
     gc.collect()
     try:
         used = code_of_a_life(trial)

@@ -32,6 +32,7 @@ from supervisor.child import isolate
 from supervisor.child.birth import Birth
 from supervisor.child.boot import Ends, Hooks
 from supervisor.child.context import JobProcess
+from supervisor.child.forks import fork_worker
 from supervisor.child.rehearsal import REHEARSED, rehearsals
 
 logger = logging.getLogger("greenroom.forkserver")
@@ -83,7 +84,7 @@ def code_of_a_life(trial: Birth) -> set[int]:
     ):
         try:
             with _told_to(teller.fileno()):
-                pid = isolate.fork_worker()
+                pid = fork_worker()
                 if pid == 0:
                     trial.become_worker(0, ends.all, shed)
         finally:

@@ -139,7 +139,7 @@ class Worker:
         self._mark = Mark(ends.mark)
         self._began_at = 0.0
         self._rehearsing = False
-        self._title_shown = False
+        self._shows_idle = False  # in its title
         # The job that runs; None once it is over. Under the lock, so that nobody
         # tells of a job's beginning after its end.
         self._job_id: str | None = None
@@ -157,6 +157,8 @@ class Worker:
         """
         self._control.start()
         began = time.monotonic()
+        if not awaited or self._hooks.for_each_worker:
+            self._show_idle()  # otherwise it would be something else at once
         if self._hooks.any or self._settings.reused:
             # What is no coroutine may ask for the loop that coroutines run on.
             asyncio.set_event_loop(self._runner.loop)
@@ -317,9 +319,7 @@ class Worker:
         self._next_context = JobContext(self._proc)
         self._control.take_back()
         self._interrupter.reset()
-        if self._title_shown:
-            isolate.set_title("idle")
-            self._title_shown = False
+        self._show_idle()
         self._send(finished, descriptors)
         if self._stop.reason is not None:
             self._leave(0)
@@ -345,8 +345,13 @@ class Worker:
                 return  # it is over
             self._channel.send(Started(job, self._began_at))
             if self._settings.titles:
-                self._title_shown = True
+                self._shows_idle = False
                 isolate.set_title(f"job {job}")
+
+    def _show_idle(self) -> None:
+        if self._settings.titles and not self._shows_idle:
+            self._shows_idle = True
+            isolate.set_title("idle")
 
     def _run_body(self, job: RunJob, descriptors: list[int]) -> Ending:
         body: Union[bytes, bytearray] = job.body

@@ -27,6 +27,8 @@ from tests.integration import jobs
 from tests.integration.conftest import soon
 from tests.integration.watch import Watch, until
 
+ROOT = Path(__file__).parents[2]
+
 
 def note(proc: JobProcess) -> None:
     """Leave a line for each worker that was set up."""
@@ -420,3 +422,54 @@ async def test_a_job_that_ends_its_process_at_once_is_said_to_have_started() -> 
             outcome = await soon(p.submit(die).wait())
             assert outcome.status is JobStatus.FAILED
     assert said == ["job_started", "job_ended"] * 20
+
+
+# ── what workers are born with ───────────────────────────────────────────────
+
+KNOWS_LITTLE = """
+import asyncio, sys
+from supervisor import AgentServer, ProcessPool, ProcessPoolExecutor
+
+MACHINERY = {"supervisor.workers", "supervisor.worker", "supervisor.loopthread", "supervisor.serving"}
+
+def known():
+    return sorted(MACHINERY & set(sys.modules)), hasattr(sys, "greenroom_row")
+
+async def main():
+    async with ProcessPool(num_idle_processes=1) as pool:
+        print(await pool.submit(known))
+    with ProcessPoolExecutor(1) as executor:
+        print(executor.submit(known).result())
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+async def test_a_worker_knows_nothing_of_the_supervisors_side(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(KNOWS_LITTLE)
+    ran = subprocess.run(
+        [sys.executable, program],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ran.stdout, ran.returncode) == ("([], False)\n([], False)\n", 0), ran.stderr
+
+
+def title() -> str:
+    return Path("/proc/self/cmdline").read_bytes().rstrip(b"\0").decode()
+
+
+def title_after(seconds: float) -> str:
+    time.sleep(seconds)
+    return title()
+
+
+async def test_a_worker_that_a_job_waited_for_has_a_title_once_it_is_worth_it() -> None:
+    async with ProcessPool(num_idle_processes=0, max_jobs=1, max_jobs_per_process=2) as p:
+        long = p.submit(title_after, 0.5)
+        assert await soon(long) == f"greenroom: job {long.id}"
+        assert await soon(p.submit(title)) == "greenroom: idle"
