@@ -4,8 +4,8 @@ It has no place for either, so two functions of ``multiprocess.spawn`` are repla
 and for all:
 
 * A program that was read from standard input has no file, though the interpreter says
-  that its file is ``<stdin>``, and each child would run that. A main file that does not
-  exist is left out; also for children of others, which would only fail. (Taken from the
+  that its file is ``<stdin>``, and each child would run that. A main file that there never
+  was is left out; also for children of others, which would only fail. (Taken from the
   main module while a child is made, the program itself would miss the name.)
 * What a child is to do before it imports anything, for children of ours.
 """
@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import threading
 from collections.abc import Iterator
 from typing import Any, Final
+
+from supervisor.travel import main_travels
 
 _COMMAND: Final = "-c"  # what follows it on the command line is a program
 
@@ -54,8 +55,8 @@ def _replace() -> None:
 
     def get_preparation_data(name: str) -> dict[str, Any]:
         data: dict[str, Any] = preparation(name)
-        if not os.path.exists(data.get("init_main_from_path", os.curdir)):
-            del data["init_main_from_path"]
+        if not main_travels():
+            data.pop("init_main_from_path", None)
         return data
 
     def get_command_line(**arguments: Any) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 from multiprocess import spawn
 
 from supervisor.interpreter import told
+from supervisor.travel import main_travels
 
 FIRST = "begun = True"
 
@@ -62,3 +63,19 @@ def test_a_main_file_is_run_where_it_exists(
         data = spawn.get_preparation_data("child")
     assert ("init_main_from_path" in data) is runs
     assert main.__file__ == str(file)
+
+
+def test_a_main_file_that_was_deleted_is_missed_and_not_left_out(
+    tmp_path: Any, monkeypatch: Any
+) -> None:
+    # Functions of it travel by name: children without it would not know them.
+    main = sys.modules["__main__"]
+    file = tmp_path / "script.py"
+    file.touch()
+    monkeypatch.setattr(main, "__spec__", None)
+    monkeypatch.setattr(main, "__file__", str(file), raising=False)
+    with told():
+        before = spawn.get_preparation_data("child")
+        file.unlink()
+        assert main_travels()
+        assert spawn.get_preparation_data("child") == before
