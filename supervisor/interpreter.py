@@ -61,8 +61,10 @@ def _replace() -> None:
 
     def get_command_line(**arguments: Any) -> list[str]:
         words: list[str] = command_line(**arguments)
-        if _start.first and _COMMAND in words:  # a frozen program has none
-            words[words.index(_COMMAND) + 1] = f"{_start.first}\n{words[words.index(_COMMAND) + 1]}"
+        # Not the first word, which may be bytes. A frozen program has no such option.
+        if _start.first and _COMMAND in words[1:]:
+            program = words.index(_COMMAND, 1) + 1
+            words[program] = f"{_start.first}\n{words[program]}"
         return words
 
     spawn.get_preparation_data, spawn.get_command_line = get_preparation_data, get_command_line

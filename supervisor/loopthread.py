@@ -334,4 +334,7 @@ os.register_at_fork(after_in_child=_running.clear)
 
 # Not atexit: Python joins its threads before that, and ours would never end. The
 # standard library's executors use the same hook for the same reason.
-threading._register_atexit(_finish_all)  # type: ignore[attr-defined]  # private
+try:
+    threading._register_atexit(_finish_all)  # type: ignore[attr-defined]  # private
+except RuntimeError:  # the interpreter is exiting already
+    _exiting.set()

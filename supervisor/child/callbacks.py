@@ -53,7 +53,7 @@ def call_detached(
     async def guarded() -> None:
         try:
             await call(callback, argument)
-        except (Exception, SystemExit):  # noqa: BLE001 - a user's callback must not end the job
+        except (Exception, SystemExit, KeyboardInterrupt):  # noqa: BLE001 - a user's callback must not end the job
             logger.exception("a drain callback raised")
 
     if loop is not None:

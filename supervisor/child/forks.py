@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import weakref
+from collections.abc import Callable
 from types import FrameType
 from typing import Protocol
 
@@ -27,6 +29,7 @@ class _State(threading.local):
     """Of the thread that forks."""
 
     forking = False
+    then: Callable[[FrameType], object] | None = None
 
 
 _state = _State()
@@ -51,6 +54,14 @@ def is_forking(frame: FrameType | None) -> bool:
     if frame is not None and frame.f_code is _before.__code__:
         return True  # on its first line, before it could say so
     return _state.forking
+
+
+def when_forked(then: Callable[[FrameType], object]) -> None:
+    """When everybody was told, in the parent, call *then* with the frame that forks.
+
+    Runs on: a thread in whose fork we are.
+    """
+    _state.then = then
 
 
 def fork_worker() -> int:
@@ -84,6 +95,9 @@ def _after_in_parent() -> None:
                 stack.callback(who.after_fork_in_parent)
     finally:
         _state.forking = False
+        then, _state.then = _state.then, None
+        if then is not None:
+            then(sys._getframe(1))
 
 
 def _after_in_child() -> None:
@@ -95,6 +109,7 @@ def _after_in_child() -> None:
                 stack.callback(who.after_fork_in_child)
     finally:
         _state.forking = False
+        _state.then = None
 
 
 def _those_left() -> list[Forked]:

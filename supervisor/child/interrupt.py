@@ -5,9 +5,17 @@ A signal is the only thing that reaches a thread inside a system call such as
 handler raises. Code that holds the GIL in C, or that catches the exception, is
 not reached; the kill at the end of the grace is for those.
 
-Finalizers (``__del__``), callbacks of weak references and hooks at fork swallow what is
-raised in them, wherever it came from. Python calls ``sys.unraisablehook`` then, and if
-it was ours that was swallowed the job is asked again a moment later.
+Where Python itself would swallow it, it is raised further out, in the frame that goes on
+when that is over, by a trace function that waits for this frame's next line:
+
+* In finalizers (``__del__``), callbacks of weak references and the like. Nobody can tell
+  beforehand; Python calls ``sys.unraisablehook`` when it has swallowed something.
+* In hooks at fork.
+* In the callbacks of an event loop that the function runs: asyncio hands what they raise
+  to the loop's exception handler. It is raised between two rounds of the loop, and not
+  before what was begun in this round had its first step: a subprocess whose start is cut
+  short there is waited for in vain. A callback that does not end is interrupted all the
+  same, when the request is repeated.
 
 Why SIGURG: its default is to be ignored, so a stray one harms neither this
 process before the handler stands nor a program that the job starts; nothing but
@@ -17,6 +25,7 @@ same reasons.
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import sys
 import threading
@@ -24,11 +33,14 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
 
-from supervisor.child.forks import is_forking
+from supervisor.child.forks import is_forking, when_forked
 from supervisor.child.handlers import set_handler
 from supervisor.errors import JobCancelled
 
 SIGNAL: Final = signal.SIGURG
+
+# Two rounds of a loop, in lines of ``run_forever``.
+_ROUNDS: Final = 4
 
 
 class Interrupter:
@@ -44,8 +56,10 @@ class Interrupter:
         self._reason: str | None = None
         self._raised: str | None = None  # what for, while user code runs
         self._main = threading.get_ident()
+        self._target: FrameType | None = None  # where it is raised when that goes on
+        self._lines = 0  # that it runs before
         self._on_swallowed: Callable[[], None] | None = None
-        self._usual_hook: Callable[[Any], object] = sys.__unraisablehook__
+        self._hook: Callable[[Any], object] | None = None
 
     def install(self, on_swallowed: Callable[[], None]) -> None:
         """Take the signal, and the hook that is called where exceptions end.
@@ -53,13 +67,13 @@ class Interrupter:
         Runs on: the main thread.
 
         Args:
-            on_swallowed: called when nobody could see the exception: :meth:`fire_again`
-                is to be called soon.
+            on_swallowed: called when nobody saw the exception, and a debugger or an odd hook
+                keeps us from raising it further out: :meth:`fire_again` is to be called soon.
         """
         self._main = threading.get_ident()
         self._on_swallowed = on_swallowed
         set_handler(SIGNAL, self._handle)
-        self._usual_hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
+        self._hear_of_swallowed()
 
     def fire(self, reason: str) -> None:
         """Ask for the exception. Runs on: any thread."""
@@ -88,17 +102,31 @@ class Interrupter:
         Call it inside the ``try`` that ends in :meth:`disarm`. Runs on: the main thread.
         """
         self._armed = True
+        if sys.unraisablehook is not self._hook:  # user code has set another
+            self._hear_of_swallowed()
         self._raise_if_asked()
 
     def disarm(self) -> None:
         """From now on a request is kept. Runs on: the main thread."""
         self._armed = False
         self._raised = None
+        if self._target is not None:
+            self._drop_target()
+
+    # ── what runs in the middle of user code ─────────────────────────────────
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        # In a fork the exception would be lost in a hook. The request is repeated.
-        if self._armed and not is_forking(frame):
-            self._raise_if_asked()
+        if not self._armed:
+            return
+        if is_forking(frame):
+            when_forked(self._raise_further_out)
+            return
+        loop = _loop_around(frame)
+        if loop is not None and loop is self._target:
+            self._lines = 1  # the callback does not end: raised here, and by the loop at once
+        elif loop is not None and self._raise_in(loop, _ROUNDS):
+            return
+        self._raise_if_asked()
 
     def _raise_if_asked(self) -> None:
         if self._reason is not None:
@@ -107,11 +135,80 @@ class Interrupter:
             self._armed = False
             raise JobCancelled(self._raised)
 
-    def _unraisable(self, what: sys.UnraisableHookArgs) -> None:
-        if self._raised is None or not isinstance(what.exc_value, JobCancelled):
-            self._usual_hook(what)
+    def _hear_of_swallowed(self) -> None:
+        usual = sys.unraisablehook
+
+        def hook(what: sys.UnraisableHookArgs) -> None:
+            if self._raised is None or not isinstance(what.exc_value, JobCancelled):
+                usual(what)
+                return
+            self._reason, self._raised = self._raised, None
+            below = _below_hooks(sys._getframe(1), self._hook)
+            if (
+                below is None or not self._raise_further_out(below)
+            ) and self._on_swallowed is not None:
+                self._on_swallowed()
+            self._armed = True  # at last: what is raised in here would be swallowed as well
+
+        self._hook = sys.unraisablehook = hook
+
+    def _raise_further_out(self, frame: FrameType) -> bool:
+        """Raise in *frame*, or in the loop that it is called by."""
+        loop = _loop_around(frame)
+        return self._raise_in(frame, 1) if loop is None else self._raise_in(loop, _ROUNDS)
+
+    def _raise_in(self, frame: FrameType, lines: int) -> bool:
+        """Raise in *frame* when it has begun that many lines; False if somebody else traces."""
+        if sys.gettrace() not in (None, self._traced):
+            return False
+        if self._target is not None:
+            self._drop_target()
+        self._target, self._lines = frame, lines
+        frame.f_trace = self._traced
+        sys.settrace(self._traced)
+        return True
+
+    def _traced(self, frame: FrameType, event: str, argument: object) -> None:
+        # Called for each function that is entered, and for what happens in the target.
+        if frame is not self._target:
             return
-        self._reason, self._raised = self._raised, None
-        if self._on_swallowed is not None:
-            self._on_swallowed()
-        self._armed = True  # at last: what is raised in here would be swallowed as well
+        self._lines -= event == "line"
+        if event == "line" and self._lines > 0:
+            return
+        self._drop_target()
+        if event == "exception":
+            return  # it is on its way already, or something else ends the function
+        self._raise_if_asked()
+        if self._raised is not None:  # in a callback that did not end, and asyncio has it now
+            raise JobCancelled(self._raised)
+
+    def _drop_target(self) -> None:
+        sys.settrace(None)
+        if self._target is not None:
+            self._target.f_trace = None
+            self._target = None
+
+
+def _below_hooks(frame: FrameType | None, ours: object) -> FrameType | None:
+    """Return the frame in which something was swallowed, from *frame*, which called our hook.
+
+    That is mostly the one. But the job may have set a hook that calls ours. None: who knows.
+    """
+    hook: Any = sys.unraisablehook
+    if hook is ours:
+        return frame
+    code = getattr(getattr(hook, "__func__", hook), "__code__", None)
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return None if frame is None else frame.f_back
+
+
+def _loop_around(frame: FrameType | None) -> FrameType | None:
+    """Return the frame of the event loop in one of whose callbacks *frame* is; None if in none."""
+    # Asked for each time: the code of functions is moved (layout.py).
+    callback, loop = asyncio.Handle._run.__code__, asyncio.BaseEventLoop.run_forever.__code__
+    within = False
+    while frame is not None and not (within and frame.f_code is loop):
+        within = within or frame.f_code is callback
+        frame = frame.f_back
+    return frame

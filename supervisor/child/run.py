@@ -12,6 +12,7 @@ them. The supervisor enforces the whole.
 from __future__ import annotations
 
 import asyncio
+import builtins
 import inspect
 import logging
 import threading
@@ -40,6 +41,10 @@ _HUNG_CALLBACK_GRACE: Final = 1.0
 
 # For telling LiveKit's server that we leave; without an answer it finds out by itself.
 _LEAVE_TIMEOUT: Final = 3.0
+
+
+# Python 3.10 has no groups of exceptions.
+_GROUP: Final[Any] = getattr(builtins, "BaseExceptionGroup", ())
 
 
 @dataclass
@@ -186,7 +191,7 @@ class JobRunner:
             else:
                 ending.status, ending.error = "failed", exc
         except BaseException as exc:  # noqa: BLE001 - around the user's code: it is the outcome
-            ending.status, ending.error = "failed", exc
+            self._failed(context, ending, exc)
         finally:
             self._stop.register(None)
             self._on_shutdown = None
@@ -198,13 +203,23 @@ class JobRunner:
     def _cancelled(self, context: JobContext, ending: Ending, exc: BaseException) -> None:
         if self._stop.reason is None and context.shutdown_reason is None:
             # Nobody asked: the job raised it itself. asyncio's own class would look
-            # to the caller as if the caller had been cancelled.
-            if isinstance(exc, asyncio.CancelledError):
-                exc = JobWasCancelled("the job cancelled itself").with_traceback(exc.__traceback__)
-            ending.status, ending.error = "failed", exc
+            # to the caller as if the caller had been cancelled, and ours is no Exception.
+            reason = exc.reason if isinstance(exc, JobCancelled) else "the job cancelled itself"
+            ending.error = JobWasCancelled(reason).with_traceback(exc.__traceback__)
+            ending.status = "failed"
             return
         ending.status = "cancelled"
         ending.reason = self._stop.reason or context.shutdown_reason or "shutdown"
+
+    def _failed(self, context: JobContext, ending: Ending, exc: BaseException) -> None:
+        left: BaseException | None = exc
+        if isinstance(exc, _GROUP) and (self._stop.reason or context.shutdown_reason) is not None:
+            # Of a group of tasks, some were in the way of the request to stop.
+            _, left = exc.split((JobCancelled, asyncio.CancelledError))
+        if left is None:
+            self._cancelled(context, ending, exc)
+        else:
+            ending.status, ending.error = "failed", left
 
     # ── entering ─────────────────────────────────────────────────────────────
 
@@ -340,7 +355,7 @@ class JobRunner:
     async def _guarded(self, callback: Callback, argument: object, what: str) -> None:
         try:
             await call(callback, argument)
-        except (Exception, SystemExit):  # noqa: BLE001 - a user's callback must not end the others
+        except (Exception, SystemExit, KeyboardInterrupt):  # noqa: BLE001 - a user's callback must not end the others
             logger.exception("a %s raised", what)
 
     def _ignored_shutdown(self) -> None:

@@ -329,10 +329,17 @@ class Worker:
 
         The job is its parent's: this one must not speak for it.
         """
-        if ending.error is not None:
+        status = 0 if ending.error is None else 1
+        if isinstance(ending.error, SystemExit) and isinstance(
+            ending.error.code, (int, type(None))
+        ):
+            status = ending.error.code or 0
+        elif isinstance(ending.error, SystemExit):
+            sys.stderr.write(f"{ending.error.code}\n")  # as the interpreter does
+        elif ending.error is not None:
             traceback.print_exception(ending.error)
         logs.flush_output()
-        os._exit(0 if ending.error is None else 1)
+        os._exit(status & 0xFF)
 
     def _tell_begun(self) -> None:
         """Tell the supervisor, and everybody who looks at ``ps``, if the job is not over.

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from supervisor import JobStatus, JobWasCancelled, ProcessPool
+from supervisor import JobStatus, ProcessPool
 from tests.integration import jobs
 from tests.integration.conftest import soon
 from tests.integration.watch import is_gone, until
@@ -97,67 +97,6 @@ async def test_a_job_that_forks_all_the_time_is_told_to_stop() -> None:
             await asyncio.sleep(chance.uniform(0.0, 0.02))
             handle.cancel()
             assert (await soon(handle.wait())).status is JobStatus.CANCELLED
-
-
-class Dear:
-    """Something whose finalizer takes long."""
-
-    def __del__(self) -> None:
-        for _ in range(300):
-            pass
-
-
-def finalize_for_ever() -> None:
-    while True:
-        Dear()
-
-
-async def test_a_job_that_is_in_finalizers_nearly_all_the_time_is_told_to_stop() -> None:
-    async with pool(max_jobs=1, shutdown_process_timeout=60) as p:
-        for _ in range(5):
-            handle = p.submit(finalize_for_ever)
-            await asyncio.sleep(0.02)
-            handle.cancel()
-            assert (await soon(handle.wait())).status is JobStatus.CANCELLED
-
-
-def catch_every_exception() -> None:
-    while True:
-        try:
-            time.sleep(1000)
-        except Exception:  # noqa: BLE001, PERF203, S110 - what libraries do
-            pass
-
-
-async def test_a_job_in_a_library_that_catches_every_exception_is_told_to_stop() -> None:
-    async with pool(shutdown_process_timeout=60) as p:
-        handle = p.submit(catch_every_exception)
-        await asyncio.sleep(0.02)
-        handle.cancel()
-        assert (await soon(handle.wait())).status is JobStatus.CANCELLED
-        with pytest.raises(JobWasCancelled):
-            await handle
-
-
-class Faulty:
-    def __del__(self) -> None:
-        raise LookupError("in a finalizer")
-
-
-def finalize_wrongly() -> list[str]:
-    seen: list[str] = []
-    usual = sys.unraisablehook
-    sys.unraisablehook = lambda what: seen.append(repr(what.exc_value))
-    Faulty()
-    sys.unraisablehook = usual
-    Faulty()
-    return seen
-
-
-async def test_what_a_finalizer_raises_itself_is_told_as_ever(capfd: Any) -> None:
-    async with pool() as p:
-        assert await soon(p.submit(finalize_wrongly)) == ["LookupError('in a finalizer')"]
-    assert capfd.readouterr().err.count("LookupError: in a finalizer") == 1
 
 
 DIES_AT_THE_HAND_OVER = """
