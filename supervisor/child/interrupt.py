@@ -60,6 +60,7 @@ class Interrupter:
         self._lines = 0  # that it runs before
         self._on_swallowed: Callable[[], None] | None = None
         self._hook: Callable[[Any], object] | None = None
+        self._usual_hook: Callable[[Any], object] = sys.__unraisablehook__
 
     def install(self, on_swallowed: Callable[[], None]) -> None:
         """Take the signal, and the hook that is called where exceptions end.
@@ -74,6 +75,11 @@ class Interrupter:
         self._on_swallowed = on_swallowed
         set_handler(SIGNAL, self._handle)
         self._hear_of_swallowed()
+
+    def uninstall(self) -> None:
+        """Put back the hook that was there, where no process ends with it."""
+        if sys.unraisablehook is self._hook:
+            sys.unraisablehook = self._usual_hook
 
     def fire(self, reason: str) -> None:
         """Ask for the exception. Runs on: any thread."""
@@ -150,7 +156,8 @@ class Interrupter:
                 self._on_swallowed()
             self._armed = True  # at last: what is raised in here would be swallowed as well
 
-        self._hook = sys.unraisablehook = hook
+        self._hook, self._usual_hook = hook, usual
+        sys.unraisablehook = hook
 
     def _raise_further_out(self, frame: FrameType) -> bool:
         """Raise in *frame*, or in the loop that it is called by."""

@@ -231,6 +231,7 @@ class Worker:
 
     def close(self) -> None:
         """Close everything that was made here, where no process ends with it."""
+        self._interrupter.uninstall()
         self._control.close()
         self._runner.close()
         self._mark.close()
