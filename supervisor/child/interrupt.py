@@ -14,8 +14,8 @@ when that is over, by a trace function that waits for this frame's next line:
 * In the callbacks of an event loop that the function runs: asyncio hands what they raise
   to the loop's exception handler. It is raised between two rounds of the loop, and not
   before what was begun in this round had its first step: a subprocess whose start is cut
-  short there is waited for in vain. A callback that does not end is interrupted all the
-  same, when the request is repeated.
+  short there is waited for in vain. Nor is a loop interrupted that has callbacks to call.
+  One that does not end is interrupted all the same, when the request is repeated.
 
 Why SIGURG: its default is to be ignored, so a stray one harms neither this
 process before the handler stands nor a program that the job starts; nothing but
@@ -150,9 +150,8 @@ class Interrupter:
                 return
             self._reason, self._raised = self._raised, None
             below = _below_hooks(sys._getframe(1), self._hook)
-            if (
-                below is None or not self._raise_further_out(below)
-            ) and self._on_swallowed is not None:
+            raised = below is not None and self._raise_further_out(below)
+            if not raised and self._on_swallowed is not None:
                 self._on_swallowed()
             self._armed = True  # at last: what is raised in here would be swallowed as well
 
@@ -175,7 +174,7 @@ class Interrupter:
         sys.settrace(self._traced)
         return True
 
-    def _traced(self, frame: FrameType, event: str, argument: object) -> None:
+    def _traced(self, frame: FrameType, event: str, argument: Any) -> None:
         # Called for each function that is entered, and for what happens in the target.
         if frame is not self._target:
             return
@@ -183,8 +182,8 @@ class Interrupter:
         if event == "line" and self._lines > 0:
             return
         self._drop_target()
-        if event == "exception":
-            return  # it is on its way already, or something else ends the function
+        if event == "exception" and issubclass(argument[0], JobCancelled):
+            return  # a second one would cut short what cleans up after the first
         self._raise_if_asked()
         if self._raised is not None:  # in a callback that did not end, and asyncio has it now
             raise JobCancelled(self._raised)
@@ -211,11 +210,16 @@ def _below_hooks(frame: FrameType | None, ours: object) -> FrameType | None:
 
 
 def _loop_around(frame: FrameType | None) -> FrameType | None:
-    """Return the frame of the event loop in one of whose callbacks *frame* is; None if in none."""
+    """Return the frame of the event loop that *frame* is called by; None if there is none.
+
+    And None if the loop waits: it can be interrupted there, and only there.
+    """
     # Asked for each time: the code of functions is moved (layout.py).
     callback, loop = asyncio.Handle._run.__code__, asyncio.BaseEventLoop.run_forever.__code__
-    within = False
-    while frame is not None and not (within and frame.f_code is loop):
-        within = within or frame.f_code is callback
+    busy = False
+    while frame is not None and frame.f_code is not loop:
+        busy = busy or frame.f_code is callback
         frame = frame.f_back
-    return frame
+    if frame is None or busy or frame.f_locals["self"]._ready:
+        return frame
+    return None

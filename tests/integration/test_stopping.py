@@ -77,6 +77,12 @@ def finalizers_within_finalizers() -> None:
         Container()
 
 
+def finalizers_before_errors() -> None:
+    while True:
+        with contextlib.suppress(StopIteration):
+            _ = Dearest() is None or next(iter(()))
+
+
 def weak_callbacks() -> None:
     while True:
         dear = Dear()
@@ -175,6 +181,7 @@ def finalizers_in_a_loop() -> None:
         finalizers,
         long_finalizers,
         finalizers_within_finalizers,
+        finalizers_before_errors,
         weak_callbacks,
         generators_left_in_the_middle,
         slow_forks,
