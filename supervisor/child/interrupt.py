@@ -42,6 +42,9 @@ SIGNAL: Final = signal.SIGURG
 # Two rounds of a loop, in lines of ``run_forever``.
 _ROUNDS: Final = 4
 
+# How often a request is repeated before a callback of a loop is interrupted itself.
+_PATIENCE: Final = 5
+
 
 class Interrupter:
     """Raises JobCancelled in the main thread, but only while user code runs there.
@@ -58,6 +61,7 @@ class Interrupter:
         self._main = threading.get_ident()
         self._target: FrameType | None = None  # where it is raised when that goes on
         self._lines = 0  # that it runs before
+        self._patience = 0
         self._on_swallowed: Callable[[], None] | None = None
         self._hook: Callable[[Any], object] | None = None
         self._usual_hook: Callable[[Any], object] = sys.__unraisablehook__
@@ -128,10 +132,15 @@ class Interrupter:
             when_forked(self._raise_further_out)
             return
         loop = _loop_around(frame)
-        if loop is not None and loop is self._target:
+        if loop is not None and loop is not self._target:
+            self._patience = _PATIENCE
+            if self._raise_in(loop, _ROUNDS):
+                return
+        elif loop is not None:
+            self._patience -= 1
+            if self._patience > 0:
+                return
             self._lines = 1  # the callback does not end: raised here, and by the loop at once
-        elif loop is not None and self._raise_in(loop, _ROUNDS):
-            return
         self._raise_if_asked()
 
     def _raise_if_asked(self) -> None:

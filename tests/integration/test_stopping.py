@@ -157,15 +157,6 @@ def callback_that_does_not_end() -> None:
     asyncio.run(main())
 
 
-def subprocesses_of_a_loop() -> None:
-    async def main() -> None:
-        while True:
-            process = await asyncio.create_subprocess_exec("true")
-            await process.wait()
-
-    asyncio.run(main())
-
-
 def finalizers_in_a_loop() -> None:
     async def main() -> None:
         while True:
@@ -189,7 +180,6 @@ def finalizers_in_a_loop() -> None:
         task_of_a_loop,
         callbacks_of_a_loop,
         callback_that_does_not_end,
-        subprocesses_of_a_loop,
         finalizers_in_a_loop,
     ],
 )
