@@ -126,46 +126,6 @@ async def _spin_for_ever() -> None:
         await asyncio.sleep(0)
 
 
-def task_of_a_loop() -> None:
-    async def main() -> None:
-        task = asyncio.create_task(_spin_for_ever())
-        await asyncio.sleep(1000)
-        await task
-
-    asyncio.run(main())
-
-
-def callbacks_of_a_loop() -> None:
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-
-        def again() -> None:
-            spin(0.005)
-            loop.call_soon(again)
-
-        again()
-        await asyncio.sleep(1000)
-
-    asyncio.run(main())
-
-
-def callback_that_does_not_end() -> None:
-    async def main() -> None:
-        asyncio.get_running_loop().call_soon(spin, 1000)
-        await asyncio.sleep(1000)
-
-    asyncio.run(main())
-
-
-def finalizers_in_a_loop() -> None:
-    async def main() -> None:
-        while True:
-            Dearest()
-            await asyncio.sleep(0)
-
-    asyncio.run(main())
-
-
 @pytest.mark.parametrize(
     "job",
     [
@@ -177,10 +137,6 @@ def finalizers_in_a_loop() -> None:
         generators_left_in_the_middle,
         slow_forks,
         every_exception_caught,
-        task_of_a_loop,
-        callbacks_of_a_loop,
-        callback_that_does_not_end,
-        finalizers_in_a_loop,
     ],
 )
 @pytest.mark.parametrize("served", [1, None])
