@@ -11,11 +11,6 @@ when that is over, by a trace function that waits for this frame's next line:
 * In finalizers (``__del__``), callbacks of weak references and the like. Nobody can tell
   beforehand; Python calls ``sys.unraisablehook`` when it has swallowed something.
 * In hooks at fork.
-* In the callbacks of an event loop that the function runs: asyncio hands what they raise
-  to the loop's exception handler. It is raised between two rounds of the loop, and not
-  before what was begun in this round had its first step: a subprocess whose start is cut
-  short there is waited for in vain. Nor is a loop interrupted that has callbacks to call.
-  One that does not end is interrupted all the same, when the request is repeated.
 
 Why SIGURG: its default is to be ignored, so a stray one harms neither this
 process before the handler stands nor a program that the job starts; nothing but
@@ -25,7 +20,6 @@ same reasons.
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import sys
 import threading
@@ -38,12 +32,6 @@ from supervisor.child.handlers import set_handler
 from supervisor.errors import JobCancelled
 
 SIGNAL: Final = signal.SIGURG
-
-# Two rounds of a loop, in lines of ``run_forever``.
-_ROUNDS: Final = 4
-
-# How often a request is repeated before a callback of a loop is interrupted itself.
-_PATIENCE: Final = 5
 
 
 class Interrupter:
@@ -60,8 +48,6 @@ class Interrupter:
         self._raised: str | None = None  # what for, while user code runs
         self._main = threading.get_ident()
         self._target: FrameType | None = None  # where it is raised when that goes on
-        self._lines = 0  # that it runs before
-        self._patience = 0
         self._on_swallowed: Callable[[], None] | None = None
         self._hook: Callable[[Any], object] | None = None
         self._usual_hook: Callable[[Any], object] = sys.__unraisablehook__
@@ -129,19 +115,9 @@ class Interrupter:
         if not self._armed:
             return
         if is_forking(frame):
-            when_forked(self._raise_further_out)
-            return
-        loop = _loop_around(frame)
-        if loop is not None and loop is not self._target:
-            self._patience = _PATIENCE
-            if self._raise_in(loop, _ROUNDS):
-                return
-        elif loop is not None:
-            self._patience -= 1
-            if self._patience > 0:
-                return
-            self._lines = 1  # the callback does not end: raised here, and by the loop at once
-        self._raise_if_asked()
+            when_forked(self._raise_in)
+        else:
+            self._raise_if_asked()
 
     def _raise_if_asked(self) -> None:
         if self._reason is not None:
@@ -159,7 +135,7 @@ class Interrupter:
                 return
             self._reason, self._raised = self._raised, None
             below = _below_hooks(sys._getframe(1), self._hook)
-            raised = below is not None and self._raise_further_out(below)
+            raised = below is not None and self._raise_in(below)
             if not raised and self._on_swallowed is not None:
                 self._on_swallowed()
             self._armed = True  # at last: what is raised in here would be swallowed as well
@@ -167,18 +143,13 @@ class Interrupter:
         self._hook, self._usual_hook = hook, usual
         sys.unraisablehook = hook
 
-    def _raise_further_out(self, frame: FrameType) -> bool:
-        """Raise in *frame*, or in the loop that it is called by."""
-        loop = _loop_around(frame)
-        return self._raise_in(frame, 1) if loop is None else self._raise_in(loop, _ROUNDS)
-
-    def _raise_in(self, frame: FrameType, lines: int) -> bool:
-        """Raise in *frame* when it has begun that many lines; False if somebody else traces."""
+    def _raise_in(self, frame: FrameType) -> bool:
+        """Raise in *frame* as soon as it goes on; return False if somebody else traces."""
         if sys.gettrace() not in (None, self._traced):
             return False
         if self._target is not None:
             self._drop_target()
-        self._target, self._lines = frame, lines
+        self._target = frame
         frame.f_trace = self._traced
         sys.settrace(self._traced)
         return True
@@ -187,15 +158,10 @@ class Interrupter:
         # Called for each function that is entered, and for what happens in the target.
         if frame is not self._target:
             return
-        self._lines -= event == "line"
-        if event == "line" and self._lines > 0:
-            return
         self._drop_target()
         if event == "exception" and issubclass(argument[0], JobCancelled):
             return  # a second one would cut short what cleans up after the first
         self._raise_if_asked()
-        if self._raised is not None:  # in a callback that did not end, and asyncio has it now
-            raise JobCancelled(self._raised)
 
     def _drop_target(self) -> None:
         sys.settrace(None)
@@ -216,19 +182,3 @@ def _below_hooks(frame: FrameType | None, ours: object) -> FrameType | None:
     while frame is not None and frame.f_code is not code:
         frame = frame.f_back
     return None if frame is None else frame.f_back
-
-
-def _loop_around(frame: FrameType | None) -> FrameType | None:
-    """Return the frame of the event loop that *frame* is called by; None if there is none.
-
-    And None if the loop waits: it can be interrupted there, and only there.
-    """
-    # Asked for each time: the code of functions is moved (layout.py).
-    callback, loop = asyncio.Handle._run.__code__, asyncio.BaseEventLoop.run_forever.__code__
-    busy = False
-    while frame is not None and frame.f_code is not loop:
-        busy = busy or frame.f_code is callback
-        frame = frame.f_back
-    if frame is None or busy or frame.f_locals["self"]._ready:
-        return frame
-    return None

@@ -120,12 +120,6 @@ def every_exception_caught() -> None:
             time.sleep(1000)
 
 
-async def _spin_for_ever() -> None:
-    while True:
-        spin(0.005)
-        await asyncio.sleep(0)
-
-
 @pytest.mark.parametrize(
     "job",
     [
@@ -210,14 +204,6 @@ async def test_what_a_finalizer_raises_itself_is_told_as_ever(capfd: Any) -> Non
 # ── what the caller gets ─────────────────────────────────────────────────────
 
 
-def cancelled_in_a_group() -> None:
-    async def main() -> None:
-        async with asyncio.TaskGroup() as group:  # type: ignore[attr-defined, unused-ignore]
-            group.create_task(_spin_for_ever())
-
-    asyncio.run(main())
-
-
 def fails_in_a_group() -> None:
     try:
         time.sleep(1000)
@@ -226,16 +212,6 @@ def fails_in_a_group() -> None:
 
 
 needs_groups = pytest.mark.skipif(sys.version_info < (3, 11), reason="no groups of exceptions")
-
-
-@needs_groups
-async def test_a_group_of_tasks_that_was_stopped_is_a_cancelled_job() -> None:
-    async with pool() as p:
-        handle = p.submit(cancelled_in_a_group)
-        await asyncio.sleep(0.05)
-        handle.cancel()
-        with pytest.raises(JobWasCancelled):
-            await soon(handle)
 
 
 @needs_groups
