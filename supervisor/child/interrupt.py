@@ -12,6 +12,9 @@ when that is over, by a trace function that waits for this frame's next line:
   beforehand; Python calls ``sys.unraisablehook`` when it has swallowed something.
 * In hooks at fork.
 
+An event loop that the function runs itself is asked (ownloop.py). Only a callback that keeps
+the loop from coming to that is interrupted.
+
 Why SIGURG: its default is to be ignored, so a stray one harms neither this
 process before the handler stands nor a program that the job starts; nothing but
 out-of-band TCP data uses it. The Go runtime chose it to preempt threads for the
@@ -20,6 +23,7 @@ same reasons.
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import sys
 import threading
@@ -29,9 +33,13 @@ from typing import Any, Final
 
 from supervisor.child.forks import is_forking, when_forked
 from supervisor.child.handlers import set_handler
+from supervisor.child.ownloop import LoopRun, loop_run
 from supervisor.errors import JobCancelled
 
 SIGNAL: Final = signal.SIGURG
+
+# How often a loop is asked before its callback is interrupted. It is ten times a second.
+_PATIENCE: Final = 5
 
 
 class Interrupter:
@@ -48,6 +56,10 @@ class Interrupter:
         self._raised: str | None = None  # what for, while user code runs
         self._main = threading.get_ident()
         self._target: FrameType | None = None  # where it is raised when that goes on
+        # A loop of the job's that was asked, how often, and what it has to do.
+        self._asked: LoopRun | None = None
+        self._times_asked = 0
+        self._to_do: asyncio.Handle | None = None
         self._on_swallowed: Callable[[], None] | None = None
         self._hook: Callable[[Any], object] | None = None
         self._usual_hook: Callable[[Any], object] = sys.__unraisablehook__
@@ -58,8 +70,8 @@ class Interrupter:
         Runs on: the main thread.
 
         Args:
-            on_swallowed: called when nobody saw the exception, and a debugger or an odd hook
-                keeps us from raising it further out: :meth:`fire_again` is to be called soon.
+            on_swallowed: called when nobody saw the exception, and it is not certain that
+                somebody will: :meth:`fire_again` is to be called soon.
         """
         self._main = threading.get_ident()
         self._on_swallowed = on_swallowed
@@ -98,6 +110,7 @@ class Interrupter:
         Call it inside the ``try`` that ends in :meth:`disarm`. Runs on: the main thread.
         """
         self._armed = True
+        self._asked = None
         if sys.unraisablehook is not self._hook:  # user code has set another
             self._hear_of_swallowed()
         self._raise_if_asked()
@@ -112,11 +125,11 @@ class Interrupter:
     # ── what runs in the middle of user code ─────────────────────────────────
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if not self._armed:
+        if not self._armed or self._reason is None:
             return
         if is_forking(frame):
-            when_forked(self._raise_in)
-        else:
+            when_forked(self._stop_in)
+        elif not self._ask_loop(frame):
             self._raise_if_asked()
 
     def _raise_if_asked(self) -> None:
@@ -135,18 +148,51 @@ class Interrupter:
                 return
             self._reason, self._raised = self._raised, None
             below = _below_hooks(sys._getframe(1), self._hook)
-            raised = below is not None and self._raise_in(below)
-            if not raised and self._on_swallowed is not None:
+            certain = below is not None and self._stop_in(below)
+            if not certain and self._on_swallowed is not None:
                 self._on_swallowed()
             self._armed = True  # at last: what is raised in here would be swallowed as well
 
         self._hook, self._usual_hook = hook, usual
         sys.unraisablehook = hook
 
-    def _raise_in(self, frame: FrameType) -> bool:
-        """Raise in *frame* as soon as it goes on; return False if somebody else traces."""
-        if sys.gettrace() not in (None, self._traced):
+    def _ask_loop(self, frame: FrameType | None) -> bool:
+        """Ask the loop that *frame* is called by to end; return False if there is none to ask."""
+        run = loop_run(frame)
+        if run is None:
             return False
+        if run != self._asked:
+            self._asked, self._times_asked = run, 0
+            self._to_do = run.loop.call_soon_threadsafe(self._end_loop, run)
+        if self._times_asked == _PATIENCE:
+            if self._to_do is not None and _runs_itself(run):
+                self._to_do.cancel()  # what cleans up after the exception is not to be cancelled
+            return False
+        self._times_asked += 1
+        return True
+
+    def _end_loop(self, run: LoopRun) -> None:
+        """Do what the loop was asked for. Runs on: that loop."""
+        if run is not self._asked:
+            return  # of a job that is over
+        reason = self._reason or self._raised  # raised: in a callback, and asyncio has it now
+        if reason is not None and run.future is None:
+            self._reason, self._raised, self._armed = reason, None, True
+            run.loop.stop()
+            self._asked = None
+            if run.caller is not None:
+                self._stop_in(run.caller)
+            return
+        if reason is not None and run.future is not None and run.future.cancel():
+            self._reason, self._raised, self._armed = None, reason, False
+        self._asked = None
+
+    def _stop_in(self, frame: FrameType) -> bool:
+        """Stop what *frame* does as soon as it goes on; return whether that is certain."""
+        if self._ask_loop(frame):
+            return False
+        if sys.gettrace() not in (None, self._traced):
+            return False  # somebody else traces
         if self._target is not None:
             self._drop_target()
         self._target = frame
@@ -168,6 +214,11 @@ class Interrupter:
         if self._target is not None:
             self._target.f_trace = None
             self._target = None
+
+
+def _runs_itself(run: LoopRun) -> bool:
+    """Return whether what the loop runs until complete is on turn, and no other callback."""
+    return run.future is not None and asyncio.current_task(run.loop) is run.future
 
 
 def _below_hooks(frame: FrameType | None, ours: object) -> FrameType | None:

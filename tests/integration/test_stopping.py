@@ -18,6 +18,7 @@ import pytest
 from supervisor import JobCancelled, JobProcess, JobStatus, JobWasCancelled, ProcessPool
 from tests.integration import jobs
 from tests.integration.conftest import soon
+from tests.integration.watch import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -120,6 +121,66 @@ def every_exception_caught() -> None:
             time.sleep(1000)
 
 
+async def _spin_for_ever() -> None:
+    while True:
+        spin(0.005)
+        await asyncio.sleep(0)
+
+
+def task_of_a_loop() -> None:
+    async def main() -> None:
+        task = asyncio.create_task(_spin_for_ever())
+        await asyncio.sleep(1000)
+        await task
+
+    asyncio.run(main())
+
+
+def callbacks_of_a_loop() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def again() -> None:
+            spin(0.005)
+            loop.call_soon(again)
+
+        again()
+        await asyncio.sleep(1000)
+
+    asyncio.run(main())
+
+
+def loop_for_ever() -> None:
+    loop = asyncio.new_event_loop()
+    try:
+        loop.call_soon(lambda: loop.create_task(_spin_for_ever()))
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
+def loop_after_loop() -> None:
+    while True:
+        asyncio.run(asyncio.sleep(0))
+
+
+def callback_that_does_not_end() -> None:
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(spin, 1000)
+        await asyncio.sleep(1000)
+
+    asyncio.run(main())
+
+
+def finalizers_in_a_loop() -> None:
+    async def main() -> None:
+        while True:
+            Dearest()
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize(
     "job",
     [
@@ -131,6 +192,12 @@ def every_exception_caught() -> None:
         generators_left_in_the_middle,
         slow_forks,
         every_exception_caught,
+        task_of_a_loop,
+        callbacks_of_a_loop,
+        loop_for_ever,
+        loop_after_loop,
+        callback_that_does_not_end,
+        finalizers_in_a_loop,
     ],
 )
 @pytest.mark.parametrize("served", [1, None])
@@ -145,6 +212,65 @@ async def test_it_stops_and_is_not_killed_in(job: Callable[[], None], served: in
             with pytest.raises(JobWasCancelled):
                 await handle
         assert await soon(p.submit(jobs.double, 21)) == 42
+
+
+def _write(path: str, text: str) -> None:
+    with Path(path).open("a") as file:
+        file.write(text)
+
+
+def cleans_up_in_a_loop(path: str, blocks: bool) -> None:
+    async def main() -> None:
+        try:
+            _write(path, "began ")
+            if blocks:
+                time.sleep(1000)
+            await asyncio.sleep(1000)
+        except BaseException as exc:
+            await asyncio.sleep(0.3)
+            _write(path, type(exc).__name__)
+            raise
+
+    try:
+        asyncio.run(main())
+    finally:
+        _write(path, " and after it")
+
+
+@pytest.mark.parametrize(("blocks", "told"), [(False, "CancelledError"), (True, "JobCancelled")])
+async def test_a_loop_that_a_plain_job_runs_may_clean_up(
+    blocks: bool, told: str, tmp_path: Path
+) -> None:
+    seen = tmp_path / "seen"
+    async with pool() as p:
+        handle = p.submit(cleans_up_in_a_loop, str(seen), blocks)
+        await until(lambda: seen.exists() and seen.read_text() == "began ")
+        handle.cancel()
+        assert (await soon(handle.wait())).status is JobStatus.CANCELLED
+    assert seen.read_text() == f"began {told} and after it"
+
+
+def loop_for_ever_and_more(path: str) -> None:
+    loop = asyncio.new_event_loop()
+    try:
+        loop.call_soon(_write, path, "began ")
+        loop.run_forever()
+        _write(path, "went on ")
+    except JobCancelled:
+        _write(path, "stopped")
+        raise
+    finally:
+        loop.close()
+
+
+async def test_what_runs_a_loop_for_ever_is_told_that_the_job_was_stopped(tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    async with pool() as p:
+        handle = p.submit(loop_for_ever_and_more, str(seen))
+        await until(lambda: seen.exists() and seen.read_text() == "began ")
+        handle.cancel()
+        assert (await soon(handle.wait())).status is JobStatus.CANCELLED
+    assert seen.read_text() == "began stopped"
 
 
 # ── hooks of the user's beside ours ──────────────────────────────────────────
@@ -204,6 +330,14 @@ async def test_what_a_finalizer_raises_itself_is_told_as_ever(capfd: Any) -> Non
 # ── what the caller gets ─────────────────────────────────────────────────────
 
 
+def cancelled_in_a_group() -> None:
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:  # type: ignore[attr-defined, unused-ignore]
+            group.create_task(_spin_for_ever())
+
+    asyncio.run(main())
+
+
 def fails_in_a_group() -> None:
     try:
         time.sleep(1000)
@@ -212,6 +346,16 @@ def fails_in_a_group() -> None:
 
 
 needs_groups = pytest.mark.skipif(sys.version_info < (3, 11), reason="no groups of exceptions")
+
+
+@needs_groups
+async def test_a_group_of_tasks_that_was_stopped_is_a_cancelled_job() -> None:
+    async with pool() as p:
+        handle = p.submit(cancelled_in_a_group)
+        await asyncio.sleep(0.05)
+        handle.cancel()
+        with pytest.raises(JobWasCancelled):
+            await soon(handle)
 
 
 @needs_groups
