@@ -17,13 +17,10 @@ from supervisor.lifecycle import State
 from supervisor.memory import MemoryMonitor, Target
 from supervisor.options import PoolOptions
 from supervisor.outcome import Kill
+from supervisor.rounds import PLACES, steps_to, steps_to_next
 from supervisor.worker import Worker
 
 logger = logging.getLogger("greenroom.monitor")
-
-# A ping interval is cut into so many turns, each for its share of the workers:
-# pinging five hundred at once would hold up a hand-over for milliseconds.
-_SLICES: Final = 8
 
 # A warning about a job's memory is repeated when it has grown by so much.
 _WARN_AGAIN: Final = 1.25
@@ -53,15 +50,15 @@ class Monitor:
         self._loop = loop
         self._workers = workers
         self._options = options
-        self._slice = 0
-        self._last_turn = clock.monotonic()
+        self._place = 0  # where the last turn was
+        self._due = clock.monotonic()  # when the next one is
         self._timer: asyncio.TimerHandle | None = None
         self._memory = MemoryMonitor(loop, targets=self._targets, on_sample=self._sampled)
         self._warned: dict[int, float] = {}
 
     def start(self) -> None:
         """Begin."""
-        self._last_turn = clock.monotonic()
+        self._due = clock.monotonic()
         self._schedule()
 
     def job_began(self) -> None:
@@ -77,26 +74,29 @@ class Monitor:
     # ── pings ────────────────────────────────────────────────────────────────
 
     def _schedule(self) -> None:
-        interval = self._options().ping_interval / _SLICES
-        self._timer = self._loop.call_later(interval, self._turn)
+        pinged = (each.number for each in self._workers() if each.state in _PINGED)
+        steps = steps_to_next(pinged, self._place)
+        seconds = self._options().ping_interval * steps / PLACES
+        self._due = clock.monotonic() + seconds
+        self._timer = self._loop.call_later(seconds, self._turn, steps)
 
-    def _turn(self) -> None:
-        self._schedule()
+    def _turn(self, steps: int) -> None:
         now = clock.monotonic()
         options = self._options()
-        overslept = now - self._last_turn > options.ping_interval
-        self._last_turn = now
-        self._slice = (self._slice + 1) % _SLICES
+        overslept = now - self._due > options.ping_interval / 2
+        before, self._place = self._place, (self._place + steps) % PLACES
+        self._schedule()
         for worker in list(self._workers()):
             if overslept:
                 worker.vitals.last_heard = max(
                     worker.vitals.last_heard, now - options.ping_interval
                 )
-            if worker.number % _SLICES == self._slice and worker.state in _PINGED:
+            # Or those whose place was passed by: they came after it was scheduled.
+            if steps_to(worker.number, before) <= steps and worker.state in _PINGED:
                 self._ping_or_kill(worker, now, options.ping_timeout)
 
     def _ping_or_kill(self, worker: Worker, now: float, timeout: float) -> None:
-        silent = now - worker.vitals.last_heard
+        silent = worker.vitals.silent_for(now)
         if silent < timeout:
             worker.ping(now)
             return

@@ -1,0 +1,40 @@
+"""Who is silent: a worker that was asked something and says nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from ipc.errors import ProtocolError
+from ipc.messages import Pong
+from supervisor.vitals import Vitals
+
+
+def vitals() -> Vitals:
+    return Vitals("worker 1", threshold=lambda: None, context=dict)
+
+
+def test_who_was_not_asked_is_not_silent() -> None:
+    mine = vitals()
+    assert mine.silent_for(mine.last_heard + 1000) == 0.0
+
+
+def test_who_answered_everything_is_not_silent_however_long_ago_that_was() -> None:
+    mine = vitals()
+    ping = mine.next_ping(mine.last_heard)
+    mine.answered(Pong(ping.number))
+    assert mine.silent_for(mine.last_heard + 1000) == 0.0
+
+
+def test_who_owes_an_answer_is_silent_since_it_was_last_heard() -> None:
+    mine = vitals()
+    mine.answered(Pong(mine.next_ping(mine.last_heard).number))
+    mine.next_ping(mine.last_heard + 2)
+    assert mine.silent_for(mine.last_heard + 1000) == 1000
+    mine.heard()
+    assert mine.silent_for(mine.last_heard) == 0.0
+
+
+def test_an_answer_to_nothing_breaks_the_protocol() -> None:
+    mine = vitals()
+    with pytest.raises(ProtocolError, match="it answered ping 1 of 0"):
+        mine.answered(Pong(1))
