@@ -110,7 +110,6 @@ class Interrupter:
         Call it inside the ``try`` that ends in :meth:`disarm`. Runs on: the main thread.
         """
         self._armed = True
-        self._asked = None
         if sys.unraisablehook is not self._hook:  # user code has set another
             self._hear_of_swallowed()
         self._raise_if_asked()
@@ -119,6 +118,7 @@ class Interrupter:
         """From now on a request is kept. Runs on: the main thread."""
         self._armed = False
         self._raised = None
+        self._forget_loop()
         if self._target is not None:
             self._drop_target()
 
@@ -179,13 +179,16 @@ class Interrupter:
         if reason is not None and run.future is None:
             self._reason, self._raised, self._armed = reason, None, True
             run.loop.stop()
-            self._asked = None
+            self._forget_loop()
             if run.caller is not None:
                 self._stop_in(run.caller)
             return
         if reason is not None and run.future is not None and run.future.cancel():
             self._reason, self._raised, self._armed = None, reason, False
-        self._asked = None
+        self._forget_loop()
+
+    def _forget_loop(self) -> None:
+        self._asked = self._to_do = None  # with the frames that they hold
 
     def _stop_in(self, frame: FrameType) -> bool:
         """Stop what *frame* does as soon as it goes on; return whether that is certain."""
