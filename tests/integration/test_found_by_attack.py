@@ -172,17 +172,21 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("context", ["forkserver", "spawn"])
-def test_a_program_that_is_read_from_standard_input_can_have_a_pool(context: str) -> None:
-    ran = subprocess.run(
+def run_from_stdin(program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-"],
-        input=STDIN_PROGRAM.format(context=context),
+        input=program,
         capture_output=True,
         text=True,
         timeout=60,
         cwd=ROOT,
         check=False,
     )
+
+
+@pytest.mark.parametrize("context", ["forkserver", "spawn"])
+def test_a_program_that_is_read_from_standard_input_can_have_a_pool(context: str) -> None:
+    ran = run_from_stdin(STDIN_PROGRAM.format(context=context))
     assert (ran.stdout, ran.returncode) == ("42 <stdin>\n", 0), ran.stderr
 
 
@@ -215,15 +219,7 @@ print(missed)
 def test_a_program_that_is_read_from_standard_input_keeps_its_names_while_children_are_made() -> (
     None
 ):
-    ran = subprocess.run(
-        [sys.executable, "-"],
-        input=STDIN_PROGRAM_THAT_LOOKS,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=ROOT,
-        check=False,
-    )
+    ran = run_from_stdin(STDIN_PROGRAM_THAT_LOOKS)
     assert (ran.stdout, ran.returncode) == ("[]\n", 0), ran.stderr
 
 

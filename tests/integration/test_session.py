@@ -38,9 +38,10 @@ from supervisor import (
     get_job_context,
 )
 from tests.integration import jobs
-from tests.integration.conftest import PATIENCE, soon, wait_until
+from tests.integration.conftest import soon, wait_until
 from tests.integration.reports import Reports, reports_in
 from tests.integration.serving import run_job, serving
+from tests.integration.watch import until
 
 # Longer than any test.
 LONG = 3600.0
@@ -504,14 +505,6 @@ async def test_what_a_job_prints_becomes_records(caplog: pytest.LogCaptureFixtur
 # ── its process ──────────────────────────────────────────────────────────────
 
 
-async def until_it_is_so(condition: Callable[[], object]) -> None:
-    """Like ``wait_until``, while the loop goes on."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.005)
-
-
 def title(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode()
 
@@ -532,8 +525,8 @@ async def test_process_titles_say_what_each_process_is(reports: Reports) -> None
         assert title(parent) == "greenroom: fork server"
         # The title is set off the way to the user's code; and the loop has to turn
         # for there to be another idle worker.
-        await until_it_is_so(lambda: title(pid) == "greenroom: job J-17")
-        await until_it_is_so(
+        await until(lambda: title(pid) == "greenroom: job J-17")
+        await until(
             lambda: (
                 "greenroom: idle"
                 in [title(child.pid) for child in psutil.Process(parent).children()]
