@@ -124,10 +124,10 @@ class AsyncChannel(Generic[M]):
             self._queue(data[sent:], () if sent else descriptors)
 
     def drain_received(self) -> None:
-        """Read and hand on whatever the kernel holds. For a peer that has died.
+        """Read and hand on whatever the kernel holds, before the peer is judged.
 
-        A dead peer's last words are in the socket when its death is known. They
-        are read first, so that what it had said counts.
+        A dead peer's last words are in the socket when its death is known; and what a
+        living one said in time, while this loop stood still. It counts.
         """
         for _ in range(_LAST_READS):
             if self.ended or not self._read_once():

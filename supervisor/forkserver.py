@@ -208,6 +208,11 @@ class ForkServer:
             except IpcError as exc:
                 logger.warning("cannot have worker %d (pid %d) killed: %s", worker, pid, exc)
 
+    def catch_up(self) -> None:
+        """Hear what it has said by now, before a worker is judged that it speaks of."""
+        if self._channel is not None:
+            self._channel.drain_received()
+
     def nudge(self) -> None:
         """Make it go on if it was stopped: it has news that it does not tell."""
         if self._process is not None and not self._gone.done():

@@ -29,6 +29,10 @@ class Keeper(Protocol[W]):
         """Return how many seconds the clock of that name runs for this worker; None: for ever."""
         ...
 
+    def catch_up(self) -> None:
+        """Hear what was said about workers by now."""
+        ...
+
     def send_kill(self, worker: W) -> None:
         """Send SIGKILL to the worker's group."""
         ...

@@ -150,6 +150,11 @@ class Supply:
         elif pidfd is not None:
             kill_by_pidfd(pidfd)
 
+    def catch_up(self) -> None:
+        """Hear what a fork server has said by now. Other launchers know at once."""
+        if isinstance(self._launcher, ForkServer):
+            self._launcher.catch_up()
+
     def nudge(self) -> None:
         """Make a fork server that was stopped go on."""
         if isinstance(self._launcher, ForkServer):

@@ -386,7 +386,19 @@ class Worker:
         else:
             return
         if seconds is not None:
-            self._timer = self._loop.call_later(seconds, self.apply, Event.TIMEOUT)
+            self._timer = self._loop.call_later(seconds, self._clock_ran_out, seconds)
+
+    def _clock_ran_out(self, seconds: float) -> None:
+        # Our own loop may have stood still: what was said meanwhile counts. Of messages
+        # with descriptors it reads one in each turn.
+        timer = self._timer
+        self._keeper.catch_up()
+        self._channel.drain_received()
+        if self._timer is not timer:
+            return  # its state has changed
+        if self._state is State.SPAWNING:
+            self._what_failed = (f"its process was not there after {seconds:g} s", "")
+        self.apply(Event.TIMEOUT)
 
     # ── what the child says ──────────────────────────────────────────────────
 

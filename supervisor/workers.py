@@ -454,6 +454,10 @@ class Workers:
         value: float | None = getattr(self.options, name)
         return value
 
+    def catch_up(self) -> None:
+        """Hear what the launcher has said by now."""
+        self._supply.catch_up()
+
     def send_kill(self, worker: Worker) -> None:
         """Kill its group."""
         assert worker.pid is not None

@@ -6,7 +6,8 @@ handler raises. Code that holds the GIL in C, or that catches the exception, is
 not reached; the kill at the end of the grace is for those.
 
 Where Python itself would swallow it, it is raised further out, in the frame that goes on
-when that is over, by a trace function that waits for this frame's next line:
+when that is over, by a trace function that waits for this frame's next instruction (the
+next line may be that of a ``finally``, which would be skipped):
 
 * In finalizers (``__del__``), callbacks of weak references and the like. Nobody can tell
   beforehand; Python calls ``sys.unraisablehook`` when it has swallowed something.
@@ -199,7 +200,7 @@ class Interrupter:
         if self._target is not None:
             self._drop_target()
         self._target = frame
-        frame.f_trace = self._traced
+        frame.f_trace, frame.f_trace_opcodes = self._traced, True
         sys.settrace(self._traced)
         return True
 
@@ -215,7 +216,7 @@ class Interrupter:
     def _drop_target(self) -> None:
         sys.settrace(None)
         if self._target is not None:
-            self._target.f_trace = None
+            self._target.f_trace, self._target.f_trace_opcodes = None, False
             self._target = None
 
 

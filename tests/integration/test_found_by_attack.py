@@ -172,6 +172,17 @@ asyncio.run(main())
 """
 
 
+async def test_workers_that_are_born_while_our_loop_stands_still_are_no_failures() -> None:
+    async with ProcessPool(
+        num_idle_processes=10, max_jobs=4, ping_interval=0.05, ping_timeout=0.3
+    ) as pool:
+        for _ in range(5):
+            for handle in [pool.submit(len, "abc") for _ in range(8)]:
+                assert await soon(handle) == 3
+            time.sleep(0.6)  # noqa: ASYNC251 - that is the point
+        assert pool.stats().total_warmup_failures == 0
+
+
 def run_from_stdin(program: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-"],

@@ -257,20 +257,53 @@ def loop_for_ever_and_more(path: str) -> None:
         loop.run_forever()
         _write(path, "went on ")
     except JobCancelled:
-        _write(path, "stopped")
+        _write(path, "stopped ")
         raise
     finally:
+        _write(path, "cleaned up")
         loop.close()
 
 
-async def test_what_runs_a_loop_for_ever_is_told_that_the_job_was_stopped(tmp_path: Path) -> None:
+def loop_for_ever_as_the_last_thing(path: str) -> None:
+    loop = asyncio.new_event_loop()
+    loop.call_soon(_write, path, "began ")
+    try:
+        loop.run_forever()
+    except JobCancelled:
+        _write(path, "stopped ")
+        raise
+    finally:
+        _write(path, "cleaned up")
+        loop.close()
+
+
+def loop_for_ever_further_down(path: str) -> None:
+    loop = asyncio.new_event_loop()
+    loop.call_soon(_write, path, "began ")
+    try:
+        try:
+            loop.run_forever()
+        finally:
+            _write(path, "stopped ")
+    finally:
+        _write(path, "cleaned up")
+        loop.close()
+
+
+@pytest.mark.parametrize(
+    "job",
+    [loop_for_ever_and_more, loop_for_ever_as_the_last_thing, loop_for_ever_further_down],
+)
+async def test_what_runs_a_loop_for_ever_is_told_that_the_job_was_stopped(
+    job: Callable[[str], None], tmp_path: Path
+) -> None:
     seen = tmp_path / "seen"
     async with pool() as p:
-        handle = p.submit(loop_for_ever_and_more, str(seen))
+        handle = p.submit(job, str(seen))
         await until(lambda: seen.exists() and seen.read_text() == "began ")
         handle.cancel()
         assert (await soon(handle.wait())).status is JobStatus.CANCELLED
-    assert seen.read_text() == "began stopped"
+    assert seen.read_text() == "began stopped cleaned up"
 
 
 # ── hooks of the user's beside ours ──────────────────────────────────────────
