@@ -185,9 +185,10 @@ def test_what_is_made_after_the_row_was_taken_lies_in_it() -> None:
             ranges = [[int(end, 16) for end in line.split()[0].split("-")] for line in maps]
         within = lambda some: [sum(a <= id(each) < b for each in some) for a, b in ranges]
         kept = within(sys.greenroom_row)
-        row = kept.index(max(kept))
-        print(kept[row] >= 10)  # 5 MiB: two huge pages at least, wherever it begins
-        print(within(made)[row] >= 0.9 * len(made))
+        # 5 MiB: two huge pages at least, wherever it begins. The kernel may make two of it.
+        rows = [number for number, count in enumerate(kept) if count >= 10]
+        print(bool(rows))
+        print(sum(within(made)[row] for row in rows) >= 0.9 * len(made))
         leave_row()
         print(hasattr(sys, "greenroom_row"))
         leave_row()
