@@ -25,6 +25,9 @@ logger = logging.getLogger("greenroom.monitor")
 # A warning about a job's memory is repeated when it has grown by so much.
 _WARN_AGAIN: Final = 1.25
 
+# Nobody is killed for one ping that is not answered: the second comes with a nudge.
+_OWED: Final = 2
+
 _PINGED: Final = frozenset({State.WARMING, State.IDLE, State.RUNNING, State.STOPPING})
 
 MB: Final = 2**20
@@ -97,7 +100,7 @@ class Monitor:
 
     def _ping_or_kill(self, worker: Worker, now: float, timeout: float) -> None:
         silent = worker.vitals.silent_for(now)
-        if silent < timeout:
+        if silent < timeout or worker.vitals.owed < _OWED:
             worker.ping(now)
             return
         stack = (

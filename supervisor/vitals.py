@@ -51,9 +51,14 @@ class Vitals:
         """It said something."""
         self.last_heard = clock.monotonic()
 
+    @property
+    def owed(self) -> int:
+        """How many pings it has not answered."""
+        return self._number - self._answered
+
     def silent_for(self, now: float) -> float:
         """Return for how long it has been silent at *now*; 0.0 if nothing was asked since."""
-        return now - self.last_heard if self._answered < self._number else 0.0
+        return now - self.last_heard if self.owed else 0.0
 
     def next_ping(self, now: float) -> Ping:
         """Return the ping to send at *now*."""

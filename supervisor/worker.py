@@ -36,6 +36,7 @@ from ipc.messages import (
     Started,
     Stop,
 )
+from ipc.nudge import nudge_if_busy
 from supervisor import clock
 from supervisor.beginning import Beginning
 from supervisor.job import Exit, ExitReport
@@ -261,8 +262,11 @@ class Worker:
         self._send(DrainBegan(remaining))
 
     def ping(self, now: float) -> None:
-        """Ask whether it is there."""
+        """Ask whether it is there; with a nudge if it has not answered the last time."""
+        owes = self.vitals.owed > 0
         self._send(self.vitals.next_ping(now))
+        if owes:
+            self._nudge()
 
     # ── what its launcher says ───────────────────────────────────────────────
 
@@ -329,6 +333,18 @@ class Worker:
             if self.job is not None:
                 self.job.ask = self._ask
         self._send(Stop(self._ask.reason, self._grace))
+        if self.job is not None:
+            self._nudge()
+
+    def _nudge(self) -> None:
+        """See to it that what it was sent is read, however busy its interpreter is."""
+        if self.pid is None or self.pidfd is None:
+            return
+        try:
+            nudge_if_busy(self.pid, self.pidfd)
+        except OSError as exc:
+            # Its end follows and tells the rest; or it has become somebody else.
+            logger.debug("worker %d was not nudged: %s", self.number, exc)
 
     def _kill(self) -> None:
         if self.job is not None and self.job.kill is None:

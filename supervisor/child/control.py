@@ -51,6 +51,15 @@ _REPEAT_SECONDS: Final = 0.1
 # How soon it is repeated where it was lost: by then the main thread is elsewhere.
 _SOON: Final = 0.005
 
+# The interpreter's switch interval while a request to stop is repeated. With 5 ms the thread that
+# repeats it may be kept from the lock for seconds; with this, for 5 ms where code lets go of it
+# less often than each 100 µs, and 0.3 s where it does more often (measured). Seconds.
+_SWITCHING: Final = 1e-5
+
+# How long the main thread leaves the interpreter to this one, which mostly needs 100 µs: a
+# machine that does not run it for so long has other threads that want the lock. Seconds.
+_WAY: Final = 0.2
+
 # How long the stack of a stuck loop may be on the wire.
 _STACK_TEXT: Final = 8 * 1024
 
@@ -102,6 +111,7 @@ class ControlThread:
         self._on_drain = on_drain
         self._repeat_stop = repeat_stop
         self._repeat_at: float | None = None
+        self._usual_switching: float | None = None  # while it is shorter
         self._probe = LagProbe(lag_threshold, self._report_lag)
         self._main = threading.get_ident()
         # Whose turn it is. Given is not taken: the thread takes it when it is rung for.
@@ -114,6 +124,10 @@ class ControlThread:
         self._returned = threading.Lock()
         self._returned.acquire()
         self._wake_reader, self._wake_writer = os.pipe()
+        # The same for what the main thread waits for in give_way.
+        self._let_in = threading.Lock()
+        self._let_in.acquire()
+        self._is_let_in = False
         self._alarm: tuple[float, Callable[[], None]] | None = None
 
     def start(self) -> None:
@@ -161,9 +175,28 @@ class ControlThread:
             self._given = False
             taken, self._taken = self._taken, False
         self._alarm = None
+        self._switch_as_usual()
         if taken:
             os.write(self._wake_writer, b"b")
             self._returned.acquire()
+
+    def give_way(self) -> bool:
+        """Leave the interpreter to the thread until it has done what there was to do.
+
+        A thread that wants the interpreter's lock asks for it when it has not changed hands
+        for 5 ms, and one that is woken because it is free comes some 50 µs later. From code
+        that lets go of it for a microsecond, time and again, as each turn of a busy event loop
+        does, it may get nothing for as long as that goes on.
+
+        Runs on: the main thread, wherever that is. Returns after 0.2 seconds at the latest, at
+        once and False if the main thread has the channel itself.
+        """
+        if not self._given:
+            return False
+        self._let_in.acquire(blocking=False)  # what came too late, the last time
+        os.write(self._wake_writer, b"l")
+        self._let_in.acquire(timeout=_WAY)
+        return True
 
     def watch_loop(self, loop: Loop | None) -> None:
         """Probe *loop* for lag at each ping from now on; None: stop that."""
@@ -179,7 +212,7 @@ class ControlThread:
 
     def repeat_soon(self) -> None:
         """Repeat the request to stop, which was lost. Runs on: the main thread."""
-        self._repeat_at = time.monotonic() + _SOON
+        self._repeat_in(_SOON)
         os.write(self._wake_writer, b"r")
 
     # ── the thread ───────────────────────────────────────────────────────────
@@ -208,13 +241,18 @@ class ControlThread:
     def _heard(self, waiting: select.poll, ready: dict[int, int]) -> None:
         """Take what woke the thread off its descriptors, so that the next wait is one."""
         if self._wake_reader in ready:
-            os.read(self._wake_reader, 64)
+            self._awoken()
         bell = [fd for fd in ready if fd != self._wake_reader]
         if bell and not self._ring_was_read():
             # The supervisor is gone, which the channel tells as well, or the job has
             # closed a descriptor that is not its own. From now on each turn is taken at once.
             waiting.unregister(bell[0])
             self._bell_is_gone = True
+
+    def _awoken(self) -> bytes:
+        what_for = os.read(self._wake_reader, 64)
+        self._is_let_in = self._is_let_in or b"l" in what_for
+        return what_for
 
     def _ring_was_read(self) -> bool:
         try:
@@ -243,10 +281,18 @@ class ControlThread:
             self._ring_alarm()
             self._repeat()
             self._probe.check(time.monotonic())
-            if self._wake_reader in ready and b"b" in os.read(self._wake_reader, 64):
+            if self._wake_reader in ready and b"b" in self._awoken():
                 return
             if self._channel.fileno() in ready:
                 self._channel.fill()
+            elif self._is_let_in and not ready:
+                self._thank()
+
+    def _thank(self) -> None:
+        """Give the interpreter back to the main thread, if that still waits."""
+        self._is_let_in = False
+        if self._let_in.locked():
+            self._let_in.release()
 
     def _handle(self, message: ToWorker, descriptors: list[int]) -> None:
         fds.close_all(descriptors)
@@ -255,7 +301,7 @@ class ControlThread:
             self._probe.begin(time.monotonic())
         elif isinstance(message, Stop):
             self._on_stop(message)
-            self._repeat_at = time.monotonic() + _REPEAT_SECONDS
+            self._repeat_in(_REPEAT_SECONDS)
         elif isinstance(message, DrainBegan):
             self._on_drain(message)
         else:
@@ -263,6 +309,8 @@ class ControlThread:
 
     def _patience(self) -> float | None:
         """Return how long to wait, in milliseconds; None for ever."""
+        if self._is_let_in:
+            return 0
         all_moments = (self._probe.due, self._alarm_at(), self._repeat_at)
         moments = [moment for moment in all_moments if moment is not None]
         if not moments:
@@ -271,11 +319,24 @@ class ControlThread:
         return min(seconds, _LONGEST_WAIT) * 1000 + 1
 
     def _repeat(self) -> None:
-        now = time.monotonic()
-        if self._repeat_at is not None and now >= self._repeat_at:
+        if self._repeat_at is not None and time.monotonic() >= self._repeat_at:
             self._repeat_at = None  # first: the main thread may set it at any time
             if self._repeat_stop():
-                self._repeat_at = now + _REPEAT_SECONDS
+                self._repeat_in(_REPEAT_SECONDS)
+            else:
+                self._switch_as_usual()
+
+    def _repeat_in(self, seconds: float) -> None:
+        self._repeat_at = time.monotonic() + seconds
+        usual = sys.getswitchinterval()
+        if usual > 2 * _SWITCHING:  # not so yet
+            self._usual_switching = usual
+            sys.setswitchinterval(_SWITCHING)
+
+    def _switch_as_usual(self) -> None:
+        usual, self._usual_switching = self._usual_switching, None
+        if usual is not None:
+            sys.setswitchinterval(usual)
 
     def _alarm_at(self) -> float | None:
         alarm = self._alarm
@@ -286,7 +347,7 @@ class ControlThread:
         if alarm is not None and time.monotonic() >= alarm[0]:
             self._alarm = None
             alarm[1]()
-            self._repeat_at = time.monotonic() + _REPEAT_SECONDS
+            self._repeat_in(_REPEAT_SECONDS)
 
     def report_stuck(self, seconds: float) -> None:
         """Send the main thread's stack. Runs on: this thread, which must not log itself:

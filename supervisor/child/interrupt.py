@@ -16,10 +16,8 @@ next line may be that of a ``finally``, which would be skipped):
 An event loop that the function runs itself is asked (ownloop.py). Only a callback that keeps
 the loop from coming to that is interrupted.
 
-Why SIGURG: its default is to be ignored, so a stray one harms neither this
-process before the handler stands nor a program that the job starts; nothing but
-out-of-band TCP data uses it. The Go runtime chose it to preempt threads for the
-same reasons.
+The supervisor sends the same signal where the control thread may be kept from the interpreter's
+lock. Then there is nothing to raise yet, and the main thread lets that one in first.
 """
 
 from __future__ import annotations
@@ -32,12 +30,11 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
 
+from ipc.nudge import NUDGE
 from supervisor.child.forks import is_forking, when_forked
 from supervisor.child.handlers import set_handler
 from supervisor.child.ownloop import LoopRun, loop_run
 from supervisor.errors import JobCancelled
-
-SIGNAL: Final = signal.SIGURG
 
 # How often a loop is asked before its callback is interrupted. It is ten times a second.
 _PATIENCE: Final = 5
@@ -62,10 +59,13 @@ class Interrupter:
         self._times_asked = 0
         self._to_do: asyncio.Handle | None = None
         self._on_swallowed: Callable[[], None] | None = None
+        self._give_way: Callable[[], bool] | None = None
+        self._giving_way = False
+        self._nudged_early = False
         self._hook: Callable[[Any], object] | None = None
         self._usual_hook: Callable[[Any], object] = sys.__unraisablehook__
 
-    def install(self, on_swallowed: Callable[[], None]) -> None:
+    def install(self, on_swallowed: Callable[[], None], give_way: Callable[[], bool]) -> None:
         """Take the signal, and the hook that is called where exceptions end.
 
         Runs on: the main thread.
@@ -73,10 +73,13 @@ class Interrupter:
         Args:
             on_swallowed: called when nobody saw the exception, and it is not certain that
                 somebody will: :meth:`fire_again` is to be called soon.
+            give_way: called when the signal came and nobody had asked for the exception: the
+                one who would may be waiting for the interpreter's lock. Returns whether
+                there is such a one; if not, it is called again before user code is entered.
         """
         self._main = threading.get_ident()
-        self._on_swallowed = on_swallowed
-        set_handler(SIGNAL, self._handle)
+        self._on_swallowed, self._give_way = on_swallowed, give_way
+        set_handler(NUDGE, self._handle)
         self._hear_of_swallowed()
 
     def uninstall(self) -> None:
@@ -87,7 +90,7 @@ class Interrupter:
     def fire(self, reason: str) -> None:
         """Ask for the exception. Runs on: any thread."""
         self._reason = reason
-        signal.pthread_kill(self._main, SIGNAL)
+        signal.pthread_kill(self._main, NUDGE)
 
     def fire_again(self) -> bool:
         """Send the signal once more if nobody has acted on it; return whether that was so.
@@ -98,7 +101,7 @@ class Interrupter:
         """
         if self._reason is None:
             return False
-        signal.pthread_kill(self._main, SIGNAL)
+        signal.pthread_kill(self._main, NUDGE)
         return True
 
     def reset(self) -> None:
@@ -113,6 +116,8 @@ class Interrupter:
         self._armed = True
         if sys.unraisablehook is not self._hook:  # user code has set another
             self._hear_of_swallowed()
+        if self._nudged_early:
+            self._let_in()
         self._raise_if_asked()
 
     def disarm(self) -> None:
@@ -126,12 +131,25 @@ class Interrupter:
     # ── what runs in the middle of user code ─────────────────────────────────
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self._giving_way:
+            return  # it has been let in: whoever did that goes on from there
+        if self._reason is None:
+            self._let_in()
         if not self._armed or self._reason is None:
             return
         if is_forking(frame):
             when_forked(self._stop_in)
         elif not self._ask_loop(frame):
             self._raise_if_asked()
+
+    def _let_in(self) -> None:
+        """Let in who may have to say why the signal came."""
+        assert self._give_way is not None, "installed before the handler"
+        self._giving_way = True
+        try:
+            self._nudged_early = not self._give_way()
+        finally:
+            self._giving_way = False
 
     def _raise_if_asked(self) -> None:
         if self._reason is not None:

@@ -129,7 +129,7 @@ class Worker:
             repeat_stop=self._interrupter.fire_again,
             lag_threshold=settings.high_ping_threshold,
         )
-        self._interrupter.install(self._control.repeat_soon)
+        self._interrupter.install(self._control.repeat_soon, self._control.give_way)
         self._runner = JobRunner(
             control=self._control,
             interrupter=self._interrupter,

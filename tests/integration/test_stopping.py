@@ -123,7 +123,7 @@ def every_exception_caught() -> None:
 
 async def _spin_for_ever() -> None:
     while True:
-        spin(0.02)  # well over the 5 ms after which a thread that waits asks for the GIL
+        spin(0.005)
         await asyncio.sleep(0)
 
 
@@ -141,7 +141,7 @@ def callbacks_of_a_loop() -> None:
         loop = asyncio.get_running_loop()
 
         def again() -> None:
-            spin(0.02)
+            spin(0.005)
             loop.call_soon(again)
 
         again()

@@ -34,6 +34,18 @@ def test_who_owes_an_answer_is_silent_since_it_was_last_heard() -> None:
     assert mine.silent_for(mine.last_heard) == 0.0
 
 
+def test_it_owes_what_it_has_not_answered() -> None:
+    mine = vitals()
+    assert mine.owed == 0
+    first, second, third = (mine.next_ping(mine.last_heard).number for _ in range(3))
+    assert mine.owed == 3
+    mine.answered(Pong(first))
+    assert mine.owed == 2
+    mine.answered(Pong(second))
+    mine.answered(Pong(third))
+    assert mine.owed == 0
+
+
 def test_an_answer_to_nothing_breaks_the_protocol() -> None:
     mine = vitals()
     with pytest.raises(ProtocolError, match="it answered ping 1 of 0"):
