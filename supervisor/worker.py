@@ -361,7 +361,9 @@ class Worker:
             what = f"the worker ended while it warmed up: {self._report.exit}"
         if not what:
             seconds = self._keeper.clock_seconds(self, CLOCKS[State.WARMING])
-            what = f"setup_fnc took longer than initialize_process_timeout={seconds:g} s"
+            what = (
+                f"warming up (setup_fnc) took longer than initialize_process_timeout={seconds:g} s"
+            )
         return what, traceback
 
     def _settle_job(self) -> None:

@@ -175,10 +175,10 @@ class ControlThread:
             self._given = False
             taken, self._taken = self._taken, False
         self._alarm = None
-        self._switch_as_usual()
         if taken:
             os.write(self._wake_writer, b"b")
             self._returned.acquire()
+        self._switch_as_usual()  # now: the thread may have repeated something until now
 
     def give_way(self) -> bool:
         """Leave the interpreter to the thread until it has done what there was to do.
