@@ -28,7 +28,7 @@ _WARN_AGAIN: Final = 1.25
 # Nobody is killed for one ping that is not answered: the second comes with a nudge.
 _OWED: Final = 2
 
-_PINGED: Final = frozenset({State.WARMING, State.IDLE, State.RUNNING, State.STOPPING})
+_PINGED: Final = frozenset({State.WARMING, State.IDLE, State.RUNNING})
 
 MB: Final = 2**20
 
@@ -77,7 +77,7 @@ class Monitor:
     # ── pings ────────────────────────────────────────────────────────────────
 
     def _schedule(self) -> None:
-        pinged = (each.number for each in self._workers() if each.state in _PINGED)
+        pinged = (each.number for each in self._workers() if _is_pinged(each))
         steps = steps_to_next(pinged, self._place)
         seconds = self._options().ping_interval * steps / PLACES
         self._due = clock.monotonic() + seconds
@@ -95,7 +95,7 @@ class Monitor:
                     worker.vitals.last_heard, now - options.ping_interval
                 )
             # Or those whose place was passed by: they came after it was scheduled.
-            if steps_to(worker.number, before) <= steps and worker.state in _PINGED:
+            if steps_to(worker.number, before) <= steps and _is_pinged(worker):
                 self._ping_or_kill(worker, now, options.ping_timeout)
 
     def _ping_or_kill(self, worker: Worker, now: float, timeout: float) -> None:
@@ -169,3 +169,8 @@ class Monitor:
             self._options().job_memory_warn_mb,
             extra={"greenroom": dict(worker.log_context())},
         )
+
+
+def _is_pinged(worker: Worker) -> bool:
+    # One that leaves answers nobody: it runs exit handlers, as long as its grace lasts.
+    return worker.state in _PINGED or (worker.state is State.STOPPING and worker.job is not None)

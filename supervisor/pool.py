@@ -131,6 +131,9 @@ class ProcessPool:
     async def aclose(self, *, cancel: bool = False) -> None:
         """Close the pool; return when nothing of it is left. May be called again.
 
+        What stays until the program ends is multiprocess's resource tracker, a process that each
+        program has that starts others; it does nothing.
+
         In a process that was forked from the pool's own this does nothing.
 
         Args:

@@ -95,10 +95,11 @@ class Vitals:
         if len(self._lags) == _LAGS and now - self._lags[0] < _LAG_PERIOD:
             return
         self._lags.append(now)
+        context = dict(self._context())
         logger.warning(
-            "the event loop of job %s has not turned for %.2f s; it is here:\n%s",
-            self._context().get("job_id"),
+            "the event loop of %s has not turned for %.2f s; it is here:\n%s",
+            f"job {context['job_id']}" if "job_id" in context else self._who,
             message.seconds,
             message.stack,
-            extra={"greenroom": dict(self._context())},
+            extra={"greenroom": context},
         )

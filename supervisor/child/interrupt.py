@@ -11,7 +11,9 @@ next line may be that of a ``finally``, which would be skipped):
 
 * In finalizers (``__del__``), callbacks of weak references and the like. Nobody can tell
   beforehand; Python calls ``sys.unraisablehook`` when it has swallowed something.
-* In hooks at fork.
+* In hooks at fork, and in ``sys.unraisablehook`` itself.
+* Between two rounds of a loop, in CPython 3.11 and 3.12: they look up who handles it as if it had
+  been raised before the loop. A ``try`` that begins with the loop would be passed by.
 
 An event loop that the function runs itself is asked (ownloop.py). Only a callback that keeps
 the loop from coming to that is interrupted.
@@ -23,18 +25,26 @@ lock. Then there is nothing to raise yet, and the main thread lets that one in f
 from __future__ import annotations
 
 import asyncio
+import opcode
 import signal
 import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from ipc.nudge import NUDGE
 from supervisor.child.forks import is_forking, when_forked
 from supervisor.child.handlers import set_handler
 from supervisor.child.ownloop import LoopRun, loop_run
 from supervisor.errors import JobCancelled
+
+# After these it looks for signals. (3.10 and 3.13 look up the right handler.)
+_JUMPS_BACK: Final = frozenset(
+    code
+    for name, code in opcode.opmap.items()
+    if "JUMP_BACKWARD" in name and sys.version_info[:2] in ((3, 11), (3, 12))
+)
 
 # How often a loop is asked before its callback is interrupted. It is ten times a second.
 _PATIENCE: Final = 5
@@ -139,7 +149,11 @@ class Interrupter:
             return
         if is_forking(frame):
             when_forked(self._stop_in)
-        elif not self._ask_loop(frame):
+        elif not (
+            self._is_in_hook(frame)  # where it would be lost; it is repeated
+            or self._ask_loop(frame)
+            or (_between_rounds(frame) and self._stop_in(frame))
+        ):
             self._raise_if_asked()
 
     def _let_in(self) -> None:
@@ -174,6 +188,12 @@ class Interrupter:
 
         self._hook, self._usual_hook = hook, usual
         sys.unraisablehook = hook
+
+    def _is_in_hook(self, frame: FrameType | None) -> bool:
+        code = getattr(self._hook, "__code__", None)
+        while frame is not None and frame.f_code is not code:
+            frame = frame.f_back
+        return frame is not None
 
     def _ask_loop(self, frame: FrameType | None) -> bool:
         """Ask the loop that *frame* is called by to end; return False if there is none to ask."""
@@ -241,6 +261,10 @@ class Interrupter:
 def _runs_itself(run: LoopRun) -> bool:
     """Return whether what the loop runs until complete is on turn, and no other callback."""
     return run.future is not None and asyncio.current_task(run.loop) is run.future
+
+
+def _between_rounds(frame: FrameType | None) -> TypeGuard[FrameType]:
+    return frame is not None and frame.f_code.co_code[frame.f_lasti] in _JUMPS_BACK
 
 
 def _below_hooks(frame: FrameType | None, ours: object) -> FrameType | None:

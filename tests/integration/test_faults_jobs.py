@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import math
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,12 @@ from supervisor import (
     JobCancelled,
     JobKilled,
     JobOutcome,
+    JobProcess,
     JobStatus,
     ProcessPool,
     WorkerLost,
 )
+from supervisor.events import WorkerExited
 from tests.children import fails_to_warm, misbehaves
 from tests.integration import jobs
 from tests.integration.conftest import soon
@@ -229,6 +233,28 @@ async def test_a_session_stuck_in_c_with_the_gil_is_killed(
         (handle,) = await server.submit_job(room="holds the gil")
         outcome = await outcome_of(handle)
         assert (outcome.status, outcome.reason) == (JobStatus.KILLED, "silent")
+
+
+def says_goodbye(proc: JobProcess) -> None:
+    atexit.register(time.sleep, 1.5)
+
+
+@pytest.mark.parametrize("served", [1, None])
+async def test_a_worker_that_takes_its_time_to_leave_is_not_silent(served: int | None) -> None:
+    reports: list[WorkerExited] = []
+    async with pool(
+        "forkserver",
+        setup_fnc=says_goodbye,
+        max_jobs_per_process=served,
+        ping_interval=0.1,
+        ping_timeout=0.5,
+        shutdown_process_timeout=60,
+    ) as p:
+        p.on("worker_exited", reports.append)
+        assert await soon(p.submit(jobs.double, 21)) == 42
+        await until(lambda: p.stats().idle > 0)
+    assert reports
+    assert [each.exit.status for each in reports if each.exit is not None] == [0] * len(reports)
 
 
 async def test_the_last_stack_of_a_stuck_loop_is_in_the_log_and_in_the_error(

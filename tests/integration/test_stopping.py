@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -112,6 +113,18 @@ def slow_forks() -> None:
         os.waitpid(pid, 0)
 
 
+def warnings_about_the_wakeup_pipe() -> None:
+    """The report of each signal that could not be written into the full pipe ends in the hook."""
+    _, full = os.pipe()
+    os.set_blocking(full, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(full, bytes(4096))
+    signal.set_wakeup_fd(full)
+    while True:
+        os.stat("/")
+
+
 # ── where libraries do ───────────────────────────────────────────────────────
 
 
@@ -191,6 +204,7 @@ def finalizers_in_a_loop() -> None:
         weak_callbacks,
         generators_left_in_the_middle,
         slow_forks,
+        warnings_about_the_wakeup_pipe,
         every_exception_caught,
         task_of_a_loop,
         callbacks_of_a_loop,
@@ -248,6 +262,44 @@ async def test_a_loop_that_a_plain_job_runs_may_clean_up(
         handle.cancel()
         assert (await soon(handle.wait())).status is JobStatus.CANCELLED
     assert seen.read_text() == f"began {told} and after it"
+
+
+def begins_with_a_loop(path: str) -> None:
+    try:
+        while True:
+            pass
+    except JobCancelled:
+        _write(path, "stopped ")
+        raise
+    finally:
+        _write(path, "cleaned up")
+
+
+def begins_with_a_loop_of_calls(path: str) -> None:
+    try:
+        while True:
+            os.stat("/")
+    except JobCancelled:
+        _write(path, "stopped ")
+        raise
+    finally:
+        _write(path, "cleaned up")
+
+
+@pytest.mark.parametrize("job", [begins_with_a_loop, begins_with_a_loop_of_calls])
+async def test_a_try_that_begins_with_a_loop_is_left_through_its_handlers(
+    job: Callable[[str], None], tmp_path: Path
+) -> None:
+    all_seen = [tmp_path / str(number) for number in range(30)]
+    async with pool(max_jobs_per_process=None) as p:
+        for seen in all_seen:
+            handle = p.submit(job, str(seen))
+            await asyncio.sleep(0.01)
+            handle.cancel()
+            assert (await soon(handle.wait())).status is JobStatus.CANCELLED
+            # Or it was cancelled before its first line.
+            assert not seen.exists() or seen.read_text() == "stopped cleaned up"
+    assert any(seen.exists() for seen in all_seen)
 
 
 def loop_for_ever_and_more(path: str) -> None:

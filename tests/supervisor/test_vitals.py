@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ipc.errors import ProtocolError
-from ipc.messages import Pong
+from ipc.messages import Lagging, Pong
 from supervisor.vitals import Vitals
 
 
@@ -44,6 +44,18 @@ def test_it_owes_what_it_has_not_answered() -> None:
     mine.answered(Pong(second))
     mine.answered(Pong(third))
     assert mine.owed == 0
+
+
+@pytest.mark.parametrize(
+    ("context", "whose"), [({"job_id": "j-1"}, "job j-1"), ({"pid": 17}, "worker 1")]
+)
+def test_a_loop_that_stands_still_is_told_of_by_its_job_or_its_worker(
+    context: dict[str, object], whose: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    Vitals("worker 1", lambda: None, lambda: context).lagging(Lagging(0.5, "here"))
+    assert caplog.messages == [
+        f"the event loop of {whose} has not turned for 0.50 s; it is here:\nhere"
+    ]
 
 
 def test_an_answer_to_nothing_breaks_the_protocol() -> None:
