@@ -80,11 +80,16 @@ def _taken(found: list[dict[str, Any]]) -> str:
         return "Nothing has been measured yet."
     newest = max(found, key=lambda content: str(content["taken"]))
     about, versions = newest["machine"], newest["versions"]
+    elsewhere: dict[str, list[str]] = {}  # names of results, by the other commits
+    for content in found:
+        if content["versions"]["commit"] != versions["commit"]:
+            elsewhere.setdefault(content["versions"]["commit"], []).append(content["benchmark"])
+    others = "".join(f"; at {commit}: {', '.join(names)}" for commit, names in elsewhere.items())
     packages = ", ".join(f"{k} {v}" for k, v in versions.items() if k != "commit")
     return (
         f"Taken {newest['taken'][:10]} on {about['cpu']}, {about['cpus']} CPUs, "
         f"{about['memory_gib']} GiB, Linux {about['kernel']}, Python {about['python']}; "
-        f"greenroom at {versions['commit']}; {packages}."
+        f"greenroom at {versions['commit']}{others}; {packages}."
     )
 
 
