@@ -11,9 +11,12 @@ next line may be that of a ``finally``, which would be skipped):
 
 * In finalizers (``__del__``), callbacks of weak references and the like. Nobody can tell
   beforehand; Python calls ``sys.unraisablehook`` when it has swallowed something.
-* In hooks at fork, and in ``sys.unraisablehook`` itself.
-* Between two rounds of a loop, in CPython 3.11 and 3.12: they look up who handles it as if it had
-  been raised before the loop. A ``try`` that begins with the loop would be passed by.
+* In hooks at fork.
+
+In ``sys.unraisablehook`` itself it is not raised at all: the request is repeated. And between
+two rounds of a loop it waits for the next instruction, in CPython 3.11 and 3.12: they look up
+who handles it as if it had been raised before the loop, and a ``try`` that begins with the loop
+would be passed by.
 
 An event loop that the function runs itself is asked (ownloop.py). Only a callback that keeps
 the loop from coming to that is interrupted.
@@ -39,11 +42,11 @@ from supervisor.child.handlers import set_handler
 from supervisor.child.ownloop import LoopRun, loop_run
 from supervisor.errors import JobCancelled
 
-# After these it looks for signals. (3.10 and 3.13 look up the right handler.)
-_JUMPS_BACK: Final = frozenset(
-    code
-    for name, code in opcode.opmap.items()
-    if "JUMP_BACKWARD" in name and sys.version_info[:2] in ((3, 11), (3, 12))
+# After these, 3.11 and 3.12 look for signals and then up the wrong handler.
+_JUMPS_BACK: Final = (
+    frozenset(code for name, code in opcode.opmap.items() if "JUMP_BACKWARD" in name)
+    if sys.version_info[:2] in ((3, 11), (3, 12))
+    else frozenset()
 )
 
 # How often a loop is asked before its callback is interrupted. It is ten times a second.
