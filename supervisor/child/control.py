@@ -32,13 +32,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import Final, NoReturn, Protocol
+from typing import Final, NoReturn
 
 from ipc import fds
 from ipc.channel import BlockingChannel
 from ipc.errors import ChannelBroken, IpcError
 from ipc.frames import Need
 from ipc.messages import DrainBegan, Lagging, Ping, Pong, Stop, ToWorker, cut
+from supervisor.child.lag import LagProbe, Loop
 from supervisor.child.strays import kill_descendants
 
 # A moment may be as far away as infinity, and poll takes 24 days at most.
@@ -65,12 +66,6 @@ _STACK_TEXT: Final = 8 * 1024
 
 _OUR_FILES: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _ASYNCIO_FILES: Final = os.path.dirname(asyncio.__file__) + os.sep
-
-
-class Loop(Protocol):
-    """The part of an event loop that the lag probe uses."""
-
-    def call_soon_threadsafe(self, callback: Callable[[], object]) -> object: ...
 
 
 def die_with_group() -> NoReturn:
@@ -368,46 +363,3 @@ def _users_part(frames: traceback.StackSummary) -> list[str]:
     below = frames[ours[-1] + 1 :] if ours else frames
     theirs = [frame for frame in below if not frame.filename.startswith(_ASYNCIO_FILES)]
     return traceback.format_list(theirs or list(below))
-
-
-class LagProbe:
-    """Finds out whether an event loop still turns: a callback that must come back.
-
-    Begun with each ping. A loop that does not answer within the threshold is
-    reported once, and again each time the delay has doubled.
-
-    Args:
-        threshold: seconds.
-        report: called with the seconds that the loop has been standing still.
-    """
-
-    def __init__(self, threshold: float, report: Callable[[float], None]) -> None:
-        self.loop: Loop | None = None
-        self.due: float | None = None
-        self._threshold = threshold
-        self._report = report
-        self._began: float | None = None
-
-    def begin(self, now: float) -> None:
-        """Send a callback to the loop, unless one is on its way."""
-        if self.loop is None or self._began is not None:
-            return
-        self._began = now
-        self.due = now + self._threshold
-        try:
-            self.loop.call_soon_threadsafe(self._answer)
-        except RuntimeError:  # the loop was closed: there is nothing to watch any more
-            self._answer()
-
-    def check(self, now: float) -> None:
-        """Report if the callback is overdue."""
-        began, due = self._began, self.due
-        if began is None:
-            self.due = None
-        elif due is not None and now >= due:
-            self.due = began + 2 * (due - began)
-            self._report(now - began)
-
-    def _answer(self) -> None:
-        # Runs on the job's loop. One assignment: nothing that a lock would protect.
-        self._began = None
