@@ -117,7 +117,9 @@ class AsyncChannel(Generic[M]):
             self._queue(data, descriptors)
             return
         try:
-            sent = self._write(data, descriptors)
+            sent = self._write(data, descriptors) if descriptors else self._sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
         except OSError as exc:
             raise self._broken(exc) from exc
         if sent < len(data):

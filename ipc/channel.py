@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 from ipc import fds
 from ipc.errors import ChannelBroken, ChannelClosed, ProtocolError
-from ipc.frames import FrameDecoder, Need, encode_frame
+from ipc.frames import FrameDecoder, Need, encode_frame, only_payload
 from ipc.messages import Decoder, Message, encode
 
 M = TypeVar("M")
@@ -96,7 +96,14 @@ class BlockingChannel(Generic[M]):
                 return None
             if not isinstance(taken, Need):
                 return taken
-            self.fill()
+            is_boundary = not self._frames.buffered
+            data, ancillary = self._read()
+            # A worker that was idle has its job here, in the fewest steps.
+            if is_boundary and not ancillary:
+                payload = only_payload(data)
+                if payload is not None:
+                    return self._decoder.decode(payload), []
+            self._keep(data, ancillary)
 
     def next_buffered(self) -> tuple[M, list[int]] | Need:
         """Return a message that was read already, or say why there is none. Never waits.
@@ -127,13 +134,22 @@ class BlockingChannel(Generic[M]):
             ChannelClosed: this end was closed.
             ChannelBroken: reading failed.
         """
+        self._keep(*self._read())
+
+    def _read(self) -> tuple[bytes, list[fds.Ancillary]]:
         try:
-            data, received, _ = fds.receive_with_descriptors(self._sock, READ_BYTES)
+            data, ancillary, _, _ = self._sock.recvmsg(
+                READ_BYTES, fds.ANCILLARY_BYTES, fds.RECEIVE_FLAGS
+            )
         except ConnectionResetError:
-            data, received = b"", []
+            return b"", []
         except OSError as exc:
             raise self._gone(exc) from exc
-        self._descriptors.extend(received)
+        return data, ancillary
+
+    def _keep(self, data: bytes, ancillary: list[fds.Ancillary]) -> None:
+        if ancillary:
+            self._descriptors.extend(fds.descriptors_in(ancillary))
         self._frames.feed(data)
 
     def close(self) -> None:

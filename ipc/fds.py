@@ -40,10 +40,14 @@ _SEAL_TRIES: Final = 5
 # about 200 KiB by default, and a send into it must not wait for the reader.
 INLINE_BYTES: Final = 64 * 1024
 
-_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(MAX_FRAME_DESCRIPTORS * array.array("i").itemsize)
+# What comes beside the bytes: level, kind, content. See recvmsg(2).
+Ancillary = tuple[int, int, bytes]
+
+# What ``recvmsg`` is told.
+ANCILLARY_BYTES: Final = socket.CMSG_SPACE(MAX_FRAME_DESCRIPTORS * array.array("i").itemsize)
 # As a number: the enum of flags makes a member of each result.
 _CUT_SHORT: Final = int(socket.MSG_CTRUNC)
-_RECEIVE_FLAGS: Final[int] = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+RECEIVE_FLAGS: Final[int] = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 def channel_pair() -> tuple[socket.socket, socket.socket]:
@@ -151,15 +155,19 @@ def receive_with_descriptors(sock: socket.socket, size: int) -> tuple[bytes, lis
         the caller's to close, and whether the kernel had to drop some because
         this process may open no more.
     """
-    data, ancillary, msg_flags, _ = sock.recvmsg(size, _ANCILLARY_BYTES, _RECEIVE_FLAGS)
-    if not ancillary:
-        return data, [], msg_flags & _CUT_SHORT != 0
+    data, ancillary, msg_flags, _ = sock.recvmsg(size, ANCILLARY_BYTES, RECEIVE_FLAGS)
+    received = descriptors_in(ancillary) if ancillary else []
+    return data, received, msg_flags & _CUT_SHORT != 0
+
+
+def descriptors_in(ancillary: list[Ancillary]) -> list[int]:
+    """Return the descriptors that ``recvmsg`` gave, the caller's to close."""
     received = array.array("i")
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             whole = len(content) - len(content) % received.itemsize
             received.frombytes(content[:whole])
-    return data, list(received), msg_flags & _CUT_SHORT != 0
+    return list(received)
 
 
 def write_memory(payload: bytes | memoryview, name: str = "greenroom") -> int:

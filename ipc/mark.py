@@ -59,14 +59,14 @@ class Mark:
             self._memory = mmap.mmap(fd, _MOMENT.size)
         finally:
             os.close(fd)
+        #: Its one element is the moment: assigning to ``moment[0]`` writes it down, over the
+        #: one before, and never fails. No method, since it is on a job's way to its first line.
+        self.moment = memoryview(self._memory).cast("d")
 
     def close(self) -> None:
         """Let go of it."""
+        self.moment.release()
         self._memory.close()
-
-    def set(self, moment: float) -> None:
-        """Write down *moment*, over the one before. Never fails."""
-        _MOMENT.pack_into(self._memory, 0, moment)
 
 
 def read_mark(fd: int) -> bytes:

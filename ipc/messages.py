@@ -133,7 +133,7 @@ class RunJob(Message, frozen=True):
     """
 
     job: str
-    kind: str  # "call" or "session"
+    kind: str  # how to open it: "call", "named call" or "session"
     last: bool
     body: bytes
     data_only: bool = False

@@ -144,7 +144,7 @@ class ProcessPoolExecutor(Executor):
         """
         job_id = f"{self._prefix}-{next(self._numbers)}"
         # Pickled here, in the caller's thread, and before the lock is taken.
-        body, error = self._packed(fn, args, kwargs)
+        (kind, body), error = self._packed(fn, args, kwargs)
         with self._lock:
             thread = self._started()
             broken = thread.broken
@@ -152,27 +152,28 @@ class ProcessPoolExecutor(Executor):
                 raise type(broken)(broken.what, broken.traceback)
             future: JobFuture[Any] = JobFuture(job_id, thread)
             if error is None:
-                thread.submit(self._record(job_id, future, body))
+                thread.submit(self._record(job_id, future, kind, body))
         if error is not None:
             future.fail(error)
         return future
 
     def _packed(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[bytes, Exception | None]:
+    ) -> tuple[tuple[str, bytes], Exception | None]:
         try:
             if not callable(fn):
                 raise TypeError(f"expected a function to call, got {fn!r}")
-            body = travel.pack_call(fn, args, kwargs)
-            check_size(body, self._options)
+            packed = travel.pack_call(fn, args, kwargs)
+            check_size(packed[1], self._options)
         except Exception as exc:  # noqa: BLE001 - pickling runs the user's code; the future has it
-            return b"", without_frames(exc)
-        return body, None
+            return ("", b""), without_frames(exc)
+        return packed, None
 
-    def _record(self, job_id: str, future: JobFuture[Any], body: bytes) -> JobRecord:
+    def _record(self, job_id: str, future: JobFuture[Any], kind: str, body: bytes) -> JobRecord:
         return JobRecord(
+            job_id,
             FutureHandle(job_id, future),
-            "call",
+            kind,
             body,
             clock.monotonic(),
             data_only=self._data_only,

@@ -29,25 +29,26 @@ class Idle(Generic[W]):
     """
 
     def __init__(self) -> None:
-        self._workers: OrderedDict[int, W] = OrderedDict()  # the first to be let go comes first
+        #: To be read only, and true if there are any. The first to be let go comes first.
+        self.workers: OrderedDict[int, W] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._workers)
+        return len(self.workers)
 
     def add(self, worker: W, *, reused: bool) -> None:
         """Keep *worker*; *reused* says whether a process serves more than one job."""
-        self._workers[worker.number] = worker
+        self.workers[worker.number] = worker
         if reused and worker.jobs_served == 0:
-            self._workers.move_to_end(worker.number, last=False)
+            self.workers.move_to_end(worker.number, last=False)
 
     def take(self) -> W:
         """Return the one that gets the next job, which is idle no more."""
-        return self._workers.popitem()[1]
+        return self.workers.popitem()[1]
 
     def take_stalest(self) -> W:
         """Return the one that is let go first, which is idle no more."""
-        return self._workers.popitem(last=False)[1]
+        return self.workers.popitem(last=False)[1]
 
     def discard(self, worker: W) -> None:
         """Forget *worker*, if it is here."""
-        self._workers.pop(worker.number, None)
+        self.workers.pop(worker.number, None)

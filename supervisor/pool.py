@@ -228,16 +228,19 @@ class ProcessPool:
             check_number("memory_limit_mb", memory_limit_mb, above=0.0)
         if job_id is not None:
             check_text("job_id", job_id)
-        body = travel.pack_call(function, tuple(args), dict(kwargs or {}))
+        kind, body = travel.pack_call(function, tuple(args), dict(kwargs or {}))
         check_size(body, self._options)
+        if job_id is None:
+            job_id = self._next_id()
         handle: JobHandle[Any] = JobHandle(
-            JobInfo(job_id if job_id is not None else self._next_id()),
+            JobInfo(job_id),
             cancel=self._cancel,
             cancel_with_caller=True,
         )
         record = JobRecord(
+            job_id,
             handle,
-            "call",
+            kind,
             body,
             clock.monotonic(),
             data_only=self._data_only,

@@ -21,8 +21,9 @@ class JobRecord:
     """What the pool knows about one job. Moments in monotonic seconds.
 
     Args:
+        id: the job's id.
         handle: the caller's end.
-        kind: ``"call"`` or ``"session"``.
+        kind: ``"session"``, or what ``travel.pack_call`` said.
         body: what the worker opens; dropped once the job has begun.
         data_only: only plain data may come back.
         timeout: wall time from the hand-over in seconds; None for none.
@@ -30,6 +31,7 @@ class JobRecord:
         queued_at: when it was accepted.
     """
 
+    id: str
     handle: JobHandle[Any]
     kind: str
     body: bytes
@@ -45,11 +47,6 @@ class JobRecord:
     kill: Kill | None = None
 
     @property
-    def id(self) -> str:
-        """The job's id."""
-        return self.handle.id
-
-    @property
     def begun(self) -> bool:
         """True once its worker's mark is seen: from then on it is never handed over again."""
         return self.started_at is not None
@@ -61,7 +58,7 @@ class JobRecord:
             OSError: no memory or no descriptor for a large body.
         """
         if len(self.body) <= fds.INLINE_BYTES:
-            return RunJob(self.handle.id, self.kind, last, self.body, self.data_only), ()
+            return RunJob(self.id, self.kind, last, self.body, self.data_only), ()
         memory = fds.write_memory(self.body)
         return RunJob(self.id, self.kind, last, b"", self.data_only), (memory,)
 

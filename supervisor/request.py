@@ -13,6 +13,7 @@ import logging
 from collections.abc import Awaitable, Generator, Mapping
 from dataclasses import dataclass
 
+from supervisor.child.calls import is_coroutine_function
 from supervisor.job import AcceptArguments, JobInfo, Participant, Room
 from supervisor.launch import in_thread
 from supervisor.options import Hook
@@ -165,9 +166,7 @@ async def _call(on_request: Hook, request: JobRequest) -> None:
 
 
 async def _call_either(on_request: Hook, request: JobRequest) -> None:
-    if inspect.iscoroutinefunction(on_request) or inspect.iscoroutinefunction(
-        getattr(on_request, "__call__", None)  # noqa: B004 - an object with an async __call__
-    ):
+    if is_coroutine_function(on_request):
         result = on_request(request)
     else:
         result = await in_thread(lambda: on_request(request), "greenroom-on-request")

@@ -39,6 +39,7 @@ from supervisor.record import JobRecord
 from supervisor.signals import route_signals
 from supervisor.succession import REASON, Inheritance, Succession
 from supervisor.takeover import Takeover
+from supervisor.travel import SESSION
 from supervisor.workers import Workers
 
 logger = logging.getLogger("greenroom.server")
@@ -285,8 +286,9 @@ class Serving:
         check_size(body, options)
         handle: JobHandle[Any] = JobHandle(info, cancel=self._cancel)
         record = JobRecord(
+            info.id,
             handle,
-            "session",
+            SESSION,
             body,
             clock.monotonic(),
             timeout=options.job_timeout,

@@ -21,8 +21,10 @@ import pickle
 import sys
 import types
 from collections import ChainMap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
+
+from supervisor import byname
 
 # How deep to look for the object at fault. Deeper than people nest arguments,
 # shallow enough that a self-referring structure ends.
@@ -128,10 +130,6 @@ def _make_pickler() -> type[pickle.Pickler]:
     return TravelPickler
 
 
-# What pickles itself, all of it.
-_PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})
-
-
 def pack(value: Any, what: str) -> bytes:
     """Return *value* as bytes that a child can open.
 
@@ -143,7 +141,7 @@ def pack(value: Any, what: str) -> bytes:
         PicklingError, TypeError, AttributeError: it cannot travel; the class is
             the one that pickling raised, the text names the object at fault.
     """
-    if type(value) in _PLAIN:
+    if type(value) in byname.PLAIN:
         return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
     if main_travels():
         # The fast way: a tenth of cloudpickle's time, and right for everything
@@ -172,21 +170,32 @@ def _dumps(value: Any) -> bytes:
     return buffer.getvalue()
 
 
-def pack_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-    """Return a call as bytes. Raises what :func:`pack` raises, naming the argument."""
-    call = (function, args, kwargs)
-    if (
-        type(function) is types.FunctionType
-        and _PLAIN.issuperset(map(type, args))
-        and _PLAIN.issuperset(map(type, kwargs.values()))
-        and (function.__module__ != "__main__" or main_travels())
+# How a job is packed, as the worker that opens it is told.
+NAMED: Final = "named call"
+PICKLED: Final = "call"
+SESSION: Final = "session"
+
+
+def pack_call(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[str, bytes]:
+    """Return how a call was packed, and its bytes. Raises what :func:`pack` raises, naming the argument."""
+    if function.__class__ is types.FunctionType and (
+        function.__module__ != "__main__" or main_travels()
     ):
-        # The commonest call of all. Nothing in it could need a reducer.
-        try:
-            return pickle.dumps(call, pickle.HIGHEST_PROTOCOL)
-        except _PICKLE_ERRORS:
-            pass  # a closure or a lambda
-    return pack(call, "")
+        named = byname.pack(function, args, kwargs)
+        if named is not None:
+            return NAMED, named
+    return PICKLED, pack((function, args, kwargs), "")
+
+
+Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+# What opens it again, by how it was packed. Each runs the user's code, and raises what that raises.
+OPENERS: Final[Mapping[str, Callable[[bytes | bytearray], Call]]] = {
+    NAMED: byname.open_call,
+    PICKLED: pickle.loads,
+}
 
 
 # ── whose fault is it ────────────────────────────────────────────────────────

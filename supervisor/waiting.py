@@ -15,27 +15,28 @@ class Waiting:
     """
 
     def __init__(self) -> None:
-        self._jobs: OrderedDict[int, JobRecord] = OrderedDict()
+        #: To be read only, and true if any waits. The one that has waited longest comes first.
+        self.jobs: OrderedDict[int, JobRecord] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._jobs)
+        return len(self.jobs)
 
     def __iter__(self) -> Iterator[JobRecord]:
-        return iter(list(self._jobs.values()))
+        return iter(list(self.jobs.values()))
 
     def append(self, job: JobRecord) -> None:
         """Let *job* wait behind all others."""
-        self._jobs[id(job)] = job
+        self.jobs[id(job)] = job
 
     def prepend(self, job: JobRecord) -> None:
         """Let *job* wait before all others: it has waited already."""
-        self._jobs[id(job)] = job
-        self._jobs.move_to_end(id(job), last=False)
+        self.jobs[id(job)] = job
+        self.jobs.move_to_end(id(job), last=False)
 
     def pop(self) -> JobRecord:
         """Return the job that has waited longest, which waits no more."""
-        return self._jobs.popitem(last=False)[1]
+        return self.jobs.popitem(last=False)[1]
 
     def remove(self, job: JobRecord) -> bool:
         """Let *job* wait no more; return whether it did."""
-        return self._jobs.pop(id(job), None) is not None
+        return self.jobs.pop(id(job), None) is not None

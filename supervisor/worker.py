@@ -37,7 +37,7 @@ from ipc.messages import (
     Stop,
 )
 from ipc.nudge import nudge_if_busy
-from supervisor import clock
+from supervisor import clock, slices
 from supervisor.beginning import Beginning
 from supervisor.job import Exit, ExitReport
 from supervisor.keeper import Keeper
@@ -111,6 +111,7 @@ class Worker:
         self._what_failed = ("", "")
         self._last_job_id: str | None = None
         self._told_begun = False
+        self._is_prompt = False
         self._channel: AsyncChannel[FromWorker] = AsyncChannel(
             loop, side.channel, _decoder, on_message=self._received, on_end=self._channel_ended
         )
@@ -158,10 +159,6 @@ class Worker:
         self._state = after
         if after is State.IDLE:
             self._beginning.none_yet()
-        if event is Event.HAND_OVER:
-            # First of all: while we do the rest, the kernel wakes the worker. It
-            # does not call back; what it finds wrong, it says on the next turn.
-            self._send_job()
         if after is not before:
             if logger.isEnabledFor(logging.DEBUG):
                 logger.debug(
@@ -175,8 +172,7 @@ class Worker:
             self._start_clock()
             self._keeper.moved(self, before, after)
         for act in acts:
-            if act is not Act.SEND_JOB:
-                self._carry_out(act)
+            self._carry_out(act)
 
     def _carry_out(self, act: Act) -> None:
         if act is Act.ASK_TO_STOP:
@@ -185,6 +181,8 @@ class Worker:
             self._kill()
         elif act is Act.OFFER:
             self._keeper.offer(self)
+        elif act is Act.SEND_JOB:
+            pass  # sent in hand_over, before everything else
         elif act is Act.COUNT_WARM:
             pass  # counted with its duration where READY was received
         elif act is Act.COUNT_FAILURE:
@@ -196,15 +194,17 @@ class Worker:
         elif act is Act.RELEASE:
             self._release()
         else:
-            assert act is not Act.SEND_JOB, "sent in apply, before everything else"
             _never(act)
 
     # ── what others ask of it ────────────────────────────────────────────────
 
     def hand_over(self, job: JobRecord) -> None:
         """Give *job* to this idle worker."""
-        assert self.job is None, "a worker has one job at a time"
+        assert self.job is None and self._state is State.IDLE, "a worker has one job at a time"
         self.job = job
+        # First of all: while we do the rest, the worker runs. Sending does not call
+        # back; what it finds wrong, it says on the next turn.
+        self._send_job(job)
         self._told_begun = False
         self.apply(Event.HAND_OVER)
 
@@ -252,7 +252,15 @@ class Worker:
             begun = begun and self._marked(job) is not None
         # In any case: it may be busy with a job that it said was over.
         self._logs.ring()
+        if self._is_prompt and begun and self.pid is not None:
+            self._is_prompt = False
+            slices.restore(self.pid)
         return begun
+
+    def be_prompt(self) -> None:
+        """Run as soon as there is a job: it is idle, and will be for a while."""
+        if not self._is_prompt and self.pid is not None:
+            self._is_prompt = slices.shorten(self.pid)
 
     def tell_drain(self, remaining: float | None) -> None:
         """Tell the job, or the one to come, that it will be asked to stop in *remaining* seconds.
@@ -303,9 +311,7 @@ class Worker:
 
     # ── acts ─────────────────────────────────────────────────────────────────
 
-    def _send_job(self) -> None:
-        job = self.job
-        assert job is not None
+    def _send_job(self, job: JobRecord) -> None:
         job.hand_overs += 1
         try:
             message, descriptors = job.message(last=self._keeper.is_last(self.jobs_served))

@@ -159,8 +159,11 @@ class Workers:
             raise PoolClosed("the pool is closed: it takes no more jobs")
         if self._broken is not None:
             raise SetupFailed(self._broken.what, self._broken.traceback)
-        if self._idle and not self._waiting and self._has_place():
-            # Nothing before it that can be done after it.
+        limit = self._targets.options.max_jobs
+        has_place = limit is None or self._tally.open_jobs < limit
+        if has_place and self._idle.workers and not self._waiting.jobs:
+            # Nothing before it that can be done after it, and as few functions as that takes:
+            # once the CPU has slept, each of them costs some microseconds of a job's start.
             self._hand_over(self._idle.take(), job)
         else:
             self._waiting.append(job)
@@ -363,11 +366,6 @@ class Workers:
         places = self._places()
         return len(self._waiting) if places is None else min(len(self._waiting), places)
 
-    def _has_place(self) -> bool:
-        """Return whether one more job may run; as :meth:`_places`, while none waits."""
-        limit = self._targets.options.max_jobs
-        return limit is None or self._tally.open_jobs < limit
-
     def _places(self) -> int | None:
         # A job that was asked to stop still runs until it has stopped.
         return self._targets.places(self._tally.open_jobs - len(self._waiting))
@@ -476,6 +474,7 @@ class Workers:
             self._hand_over(worker, self._waiting.pop())
         else:
             self._idle.add(worker, reused=self.options.max_jobs_per_process != 1)
+            worker.be_prompt()
 
     def warmed(self, worker: Worker, seconds: float) -> None:
         """Setup works."""

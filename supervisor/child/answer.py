@@ -85,7 +85,7 @@ def _packed(job: RunJob, ending: Ending, max_bytes: int) -> bytes | None:
 def _pack_result(job: RunJob, ending: Ending) -> bytes | None:
     if ending.error is not None:
         return _pack_error(ending.error, job.data_only)
-    if ending.status != "succeeded" or job.kind == "session":
+    if ending.status != "succeeded" or job.kind == travel.SESSION:
         return None
     if job.data_only:
         return _pack_data(ending.value)

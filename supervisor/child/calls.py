@@ -16,6 +16,13 @@ from typing import Any
 _standard_logger = logging.getLogger("concurrent.futures")
 
 
+def is_coroutine_function(function: object) -> bool:
+    """Return whether calling *function* gives a coroutine and runs nothing of it yet."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - an object with an async __call__
+    )
+
+
 def run_chunk(function: Callable[..., Any], chunk: Iterable[tuple[Any, ...]]) -> Any:
     """Return what *function* returns for each tuple of arguments, one call after the other.
 

@@ -13,11 +13,11 @@ import json
 import os
 import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from supervisor.child.callbacks import Callback, call_detached, check_callback, running_loop
 from supervisor.child.inroom import InRoom
-from supervisor.job import JobExecutorType, JobInfo, Session
+from supervisor.job import JobExecutorType, Session
 
 
 class JobProcess:
@@ -69,9 +69,6 @@ class JobProcess:
         return f"<JobProcess {self.pid}, userdata {sorted(self._userdata)}>"
 
 
-_NO_SESSION: Final = Session(JobInfo(""))
-
-
 class JobContext(InRoom):
     """One job, as its entrypoint sees it.
 
@@ -82,11 +79,13 @@ class JobContext(InRoom):
     def __init__(
         self,
         proc: JobProcess,
-        session: Session = _NO_SESSION,
+        session: Session | None = None,
+        *,
+        on_shutdown: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__(session)
         self._proc = proc
-        self._on_shutdown: Callable[[str], None] | None = None
+        self._on_shutdown = on_shutdown
         self._shutdown_callbacks: list[Callback] = []
         self._drain_callbacks: list[Callback] = []
         self._log_fields: dict[str, object] = {}
@@ -190,11 +189,6 @@ class JobContext(InRoom):
             call_detached(callback, self._drain_deadline, running_loop())
 
     # ── for the worker ───────────────────────────────────────────────────────
-
-    def _begin(self, session: Session, on_shutdown: Callable[[str], None]) -> None:
-        """Be the context of this job. Runs on: the main thread, before user code."""
-        self._session = session
-        self._on_shutdown = on_shutdown
 
     def _drain_began(self, deadline: float | None, loop: asyncio.AbstractEventLoop | None) -> None:
         """Tell the job. Runs on: the control thread."""

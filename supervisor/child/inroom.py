@@ -19,11 +19,27 @@ from supervisor.job import AcceptArguments, JobInfo, Participant, Session
 class InRoom:
     """See the head of the file. Runs on: the entrypoint's loop, what is async."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, session: Session | None) -> None:
+        self._told_session = session
+        self._call_id = ""
         self._connected = False
         self._link: RoomLink | None = None  # made when the job first touches its real room
         self._shutdown_reason: str | None = None
+
+    # ── for the worker, before user code ─────────────────────────────────────
+
+    def _begin_session(self, session: Session) -> None:
+        self._told_session = session
+
+    def _begin_call(self, job_id: str) -> None:
+        self._call_id = job_id
+
+    @property
+    def _session(self) -> Session:
+        """What the supervisor said. A call has none, and few ask: made when it is wanted."""
+        if self._told_session is None:
+            self._told_session = Session(JobInfo(self._call_id))
+        return self._told_session
 
     # ── what there is ────────────────────────────────────────────────────────
 

@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import pickle
-from typing import Final
 
 import msgspec
 
 from ipc.messages import RunJob
+from supervisor import byname, travel
 from supervisor.child.boot import Hooks
+from supervisor.child.calls import is_coroutine_function
 from supervisor.job import JobInfo, Session
 
 
+def rehearsed(hooks: Hooks) -> Hooks:
+    """Return what a worker with *hooks* has instead while it rehearses."""
+    if hooks.entrypoint is None:
+        return Hooks()
+    is_async = is_coroutine_function(hooks.entrypoint)
+    return Hooks(entrypoint=_nothing_async if is_async else _nothing)
+
+
 def rehearsals(hooks: Hooks) -> list[RunJob]:
-    """Return what a worker with *hooks* rehearses; it must have :data:`REHEARSED` instead by then."""
+    """Return the jobs that a worker with *hooks* rehearses; it has :func:`rehearsed` by then."""
     if hooks.entrypoint is not None:
         session = msgspec.msgpack.encode(Session(JobInfo("rehearsal")))
-        return [RunJob("rehearsal", "session", False, session)]
+        return [RunJob("rehearsal", travel.SESSION, False, session)]
+    named = byname.pack(_nothing, (), {})
+    assert named is not None, "a function of this module was not found in it"
     return [
-        RunJob("rehearsal", "call", False, pickle.dumps((_nothing_async, (), {}))),
-        RunJob("rehearsal", "call", False, pickle.dumps((_nothing, (), {}))),
+        RunJob("rehearsal", travel.PICKLED, False, pickle.dumps((_nothing_async, (), {}))),
+        RunJob("rehearsal", travel.NAMED, False, named),
     ]
 
 
-def _nothing() -> None:
-    """The rehearsed job."""
+def _nothing(*context: object) -> None:
+    """The rehearsed job, or entrypoint."""
 
 
 async def _nothing_async(*context: object) -> None:
-    """The rehearsed coroutine, and the entrypoint of who has one."""
-
-
-REHEARSED: Final = Hooks(entrypoint=_nothing_async)
+    """The same as a coroutine."""

@@ -17,11 +17,12 @@ import inspect
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, Union
+from typing import Any, Final, TypeVar
 
 from ipc.messages import Stop
+from supervisor.child.awaiting import Abandoned, Awaiting, Caught, caught
 from supervisor.child.boot import Settings
 from supervisor.child.callbacks import Callback, call
 from supervisor.child.context import JobContext
@@ -102,24 +103,20 @@ class StopRequest:
         return max(0.0, self._deadline - time.monotonic())
 
 
-class _Abandoned(Exception):
-    """The entrypoint ignored its cancellation; the session is closed over it."""
+class NoJob(BaseException):
+    """Waiting for a job on the loop has ended otherwise. No job's code sees it.
 
-
-# What ends a loop when a task raises it, instead of only the task.
-_Fatal = Union[SystemExit, KeyboardInterrupt]
-
-
-async def _caught(awaitable: Awaitable[Any]) -> tuple[Any, _Fatal | None]:
-    """Await; return a SystemExit or a KeyboardInterrupt instead of raising it.
-
-    Raised in a task it would end the loop under everything else that runs there,
-    and once more when the loop is used again to close the session.
+    Args:
+        why: what ended it, to be raised where the loop does not see it.
     """
-    try:
-        return await awaitable, None
-    except (SystemExit, KeyboardInterrupt) as exc:
-        return None, exc
+
+    def __init__(self, why: BaseException) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+async def _awaited_there(enter: Callable[[], Awaitable[Any]]) -> Caught:
+    return await caught(enter())
 
 
 class JobRunner:
@@ -144,6 +141,14 @@ class JobRunner:
         # Set while an async function runs: what the drain callbacks run on.
         self.live_loop: asyncio.AbstractEventLoop | None = None
         self._on_shutdown: Callable[[], None] | None = None
+        self._ending = Ending("succeeded")
+
+    def prepare(self) -> None:
+        """Do what the next job needs and what can be done before there is one."""
+        self._ending = Ending("succeeded")
+        self._on_shutdown = self._interrupt_after_grace
+        # A request that comes before user code is entered is kept, and raised there.
+        self._stop.register(self._interrupter.fire)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -170,20 +175,38 @@ class JobRunner:
         *,
         exit_is_an_ending: bool,
         on_session_end: Hook | None,
+        on_loop: bool = False,
     ) -> Ending:
         """Enter the user's function and close the session.
 
         Args:
             context: the job's context.
             enter: calls the user's function; an awaitable it returns is awaited.
+            on_loop: the loop turns already when *enter* is called, which runs no code of
+                the user's itself and returns an awaitable. It may wait for the job, and
+                raise NoJob; what is in it is raised here.
             exit_is_an_ending: ``sys.exit`` ends the job (an entrypoint); without
                 it SystemExit is an exception like others (a call).
             on_session_end: the user's hook of that name.
         """
-        ending = Ending("succeeded", entered_at=time.monotonic())
+        ending = self._ending
         try:
-            ending.value = self._enter(context, enter)
-        except (JobCancelled, asyncio.CancelledError, _Abandoned) as exc:
+            if on_loop:
+                ending.value = self._await(_awaited_there(enter))
+            else:
+                try:
+                    self._interrupter.arm()
+                    value = enter()
+                finally:
+                    self._interrupter.disarm()
+                # The commonest of all first: the general question costs ten calls.
+                if value is None or not inspect.isawaitable(value):
+                    ending.value = value
+                else:
+                    ending.value = self._await(caught(value), context)
+        except NoJob as exc:
+            raise exc.why from None
+        except (JobCancelled, asyncio.CancelledError, Abandoned) as exc:
             self._cancelled(context, ending, exc)
         except SystemExit as exc:
             if exit_is_an_ending and exc.code in (None, 0):
@@ -223,22 +246,27 @@ class JobRunner:
 
     # ── entering ─────────────────────────────────────────────────────────────
 
-    def _enter(self, context: JobContext, enter: Callable[[], Any]) -> Any:
-        self._on_shutdown = self._interrupt_after_grace
-        try:
-            self._interrupter.arm()
-            self._stop.register(self._interrupter.fire)
-            value = enter()
-        finally:
-            self._interrupter.disarm()
-        # The commonest of all first: the general question costs ten calls.
-        if value is None or not inspect.isawaitable(value):
-            return value
-        self._stop.register(None)
-        value, exiting = self._run_coroutine(context, value)
-        if exiting is not None:
-            raise exiting
-        return value
+    def _await(self, job: Coroutine[Any, Any, Caught], entered: JobContext | None = None) -> Any:
+        """Return what *job* returns, or raise what it raises.
+
+        Args:
+            job: runs on the loop.
+            entered: the context of a job that was entered before.
+        """
+        awaiting = Awaiting(self.loop, job)
+
+        def shutdown() -> None:
+            grace = self._settings.shutdown_process_timeout
+            awaiting.stop_later(grace)
+            # For a loop that stands still: closing the session replaces this alarm.
+            self._control.set_alarm(2 * grace, self._ignored_shutdown)
+
+        self._on_shutdown = shutdown
+        if entered is not None and entered.shutdown_reason is not None:
+            shutdown()
+        self._stop.register(lambda reason: awaiting.stop(self._stop.grace))
+        self._interrupter.reset()  # a request that came just now is the loop's business
+        return awaiting.run(lambda turn: self._watched(self.loop, turn))
 
     def run_on_loop(self, awaitable: Awaitable[T]) -> T:
         """Run *awaitable* on the worker's loop, watched for lag."""
@@ -263,55 +291,6 @@ class JobRunner:
             self._control.set_alarm(grace, self._ignored_shutdown)
 
         self._control.set_alarm(grace, interrupt)
-
-    def _run_coroutine(
-        self, context: JobContext, awaitable: Awaitable[Any]
-    ) -> tuple[Any, _Fatal | None]:
-        loop = self.loop
-        # First of all, so that its first step is the first that the loop takes.
-        task = loop.create_task(_caught(awaitable))
-        # Whether the loop is somebody else's by now: the task, or a timer, may outlast this.
-        over = abandoned = False
-
-        def end(task: object = None) -> None:
-            if not over:
-                loop.stop()
-
-        def abandon() -> None:
-            nonlocal abandoned
-            abandoned = True
-            end()
-
-        def cancel(grace: float) -> None:
-            task.cancel()
-            loop.call_later(grace / 2, abandon)
-
-        def stop(reason: str) -> None:
-            loop.call_soon_threadsafe(cancel, self._stop.grace)
-
-        def shutdown() -> None:
-            grace = self._settings.shutdown_process_timeout
-            loop.call_soon_threadsafe(lambda: loop.call_later(grace, cancel, grace))
-            # For a loop that stands still: closing the session replaces this alarm.
-            self._control.set_alarm(2 * grace, self._ignored_shutdown)
-
-        self._on_shutdown = shutdown
-        if context.shutdown_reason is not None:
-            shutdown()
-        self._stop.register(stop)
-        task.add_done_callback(end)
-        # Not run_until_complete, which makes a future of its own to wait for: eight
-        # functions more on the way to the user's first line.
-        try:
-            self._watched(loop, loop.run_forever)
-        finally:
-            over = True
-        if task.done():
-            return task.result()
-        if abandoned:
-            raise _Abandoned
-        task.cancel()
-        raise RuntimeError("the job stopped the event loop that it runs on")
 
     # ── closing ──────────────────────────────────────────────────────────────
 

@@ -30,10 +30,10 @@ from ipc.mark import make_mark
 from ipc.messages import Decoder, FromWorker, Ready, RunJob
 from supervisor.child import isolate
 from supervisor.child.birth import Birth
-from supervisor.child.boot import Ends, Hooks
+from supervisor.child.boot import Ends
 from supervisor.child.context import JobProcess
 from supervisor.child.forks import fork_worker
-from supervisor.child.rehearsal import REHEARSED, rehearsals
+from supervisor.child.rehearsal import rehearsals, rehearsed
 
 logger = logging.getLogger("greenroom.forkserver")
 
@@ -46,7 +46,7 @@ _ID_BYTES: Final = 8
 
 def without_user_code(birth: Birth) -> Birth:
     """Return the birth of a worker that nobody waits for and that runs nothing of the user's."""
-    hooks = Hooks() if birth.hooks.entrypoint is None else REHEARSED
+    hooks = rehearsed(birth.hooks)
     settings = dataclasses.replace(birth.settings, cgroup=None, job_limits=None, titles=False)
     return Birth(hooks, settings, JobProcess(), birth.forwarder)
 

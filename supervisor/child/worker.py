@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
-import pickle
 import resource
 import select
 import socket
@@ -27,8 +26,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
-from typing import Any, Final, Literal, NoReturn, Union
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal, NoReturn
 
 import msgspec
 
@@ -51,18 +50,19 @@ from ipc.messages import (
     ToWorker,
     encode,
 )
+from supervisor import travel
 from supervisor.child import context as contexts, finalizers, isolate, logs
 from supervisor.child.answer import answer, error_text
 from supervisor.child.boot import Ends, Hooks, Settings
-from supervisor.child.calls import run_initializer
+from supervisor.child.calls import is_coroutine_function, run_initializer
 from supervisor.child.context import JobContext, JobProcess
 from supervisor.child.control import ControlThread, die_with_group
 from supervisor.child.inroom import through_the_room
 from supervisor.child.interrupt import Interrupter
-from supervisor.child.rehearsal import REHEARSED, rehearsals
-from supervisor.child.run import Ending, JobRunner, StopRequest
+from supervisor.child.rehearsal import rehearsals, rehearsed
+from supervisor.child.run import Ending, JobRunner, NoJob, StopRequest
 from supervisor.child.strays import kill_descendants
-from supervisor.job import JobInfo, Session
+from supervisor.job import Session
 
 # Made once, in the process that workers are forked from.
 _decoder: Final[Decoder[ToWorker]] = Decoder(ToWorker)
@@ -75,6 +75,10 @@ _Usage = tuple[float, int]
 _NO_JOB_AFTER_ALL: Final = 0.02
 
 Warming = Literal["preload_fnc", "initializer", "setup_fnc"]
+
+
+class _Dismissed(BaseException):
+    """The worker was asked to leave while it waited for a job."""
 
 
 class Worker:
@@ -120,7 +124,6 @@ class Worker:
         self._interrupter = Interrupter()
         self._stop = StopRequest()
         self._context: JobContext | None = None
-        self._next_context = JobContext(proc)
         self._control = ControlThread(
             self._channel,
             log_socket,
@@ -136,8 +139,9 @@ class Worker:
             stop=self._stop,
             settings=settings,
         )
+        self._next_context = JobContext(proc, on_shutdown=self._runner.shutdown_called)
         self._mark = Mark(ends.mark)
-        self._began_at = 0.0
+        self._began_at = self._entered_at = 0.0
         self._rehearsing = False
         self._shows_idle = False  # in its title
         # The job that runs; None once it is over. Under the lock, so that nobody
@@ -164,6 +168,7 @@ class Worker:
             asyncio.set_event_loop(self._runner.loop)
         if self._hooks.for_each_worker or self._preload_here:
             self._warm_up()
+        self._runner.prepare()
         rehearses_later = awaited and not self._idle_on_loop
         if not rehearses_later:
             self.rehearse()
@@ -211,17 +216,16 @@ class Worker:
 
         The very code that jobs go through, on a channel of its own.
         """
+        self._runner.prepare()
         ours, theirs = socket.socketpair()
         real, self._channel = self._channel, BlockingChannel(ours, _decoder)
-        hooks, self._hooks = self._hooks, REHEARSED
+        hooks, self._hooks = self._hooks, rehearsed(self._hooks)
         self._control.use(self._channel)
         self._rehearsing = True
         try:
             for rehearsal in rehearsals(hooks):
                 theirs.sendall(encode_frame(encode(rehearsal)))
-                job, descriptors = self._next_message()
-                assert isinstance(job, RunJob)
-                self._run_job(job, descriptors)
+                self._serve_one()
         finally:
             self._channel.close()
             theirs.close()
@@ -241,29 +245,48 @@ class Worker:
     # ── idle ─────────────────────────────────────────────────────────────────
 
     def _serve(self) -> NoReturn:
+        try:
+            while True:
+                self._serve_one()
+        except _Dismissed:
+            self._leave(0)
+
+    def _serve_one(self) -> None:
+        if self._meets_on_loop():
+            self._meet_on_loop()
+            return
+        job, descriptors = self._next_job()
+        self._begin(job)
+        self._end(job, self._enter(job, descriptors))
+
+    def _next_job(self) -> tuple[RunJob, list[int]]:
         while True:
             message, descriptors = self._next_message()
             if isinstance(message, RunJob):
-                self._run_job(message, descriptors)
-                continue
+                return message, descriptors
             fds.close_all(descriptors)
             if isinstance(message, Ping):
                 self._send(Pong(message.number))
             elif isinstance(message, Stop):
-                self._leave(0)
+                raise _Dismissed
             else:
                 self._drain = message
 
     def _next_message(self) -> tuple[ToWorker, list[int]]:
         try:
-            while isinstance(taken := self._channel.next_buffered(), Need):
-                if taken is Need.NOTHING:
-                    die_with_group()
-                if self._idle_on_loop:
-                    self._runner.loop.run_until_complete(self._readable())
-                self._channel.fill()
+            taken = self._receive_on_loop() if self._idle_on_loop else self._channel.receive()
         except IpcError:
             die_with_group()
+        if taken is None:
+            die_with_group()
+        return taken
+
+    def _receive_on_loop(self) -> tuple[ToWorker, list[int]] | None:
+        while isinstance(taken := self._channel.next_buffered(), Need):
+            if taken is Need.NOTHING:
+                return None
+            self._runner.loop.run_until_complete(self._readable())
+            self._channel.fill()
         return taken
 
     def _hears_within(self, seconds: float) -> bool:
@@ -287,16 +310,18 @@ class Worker:
 
     # ── a job ────────────────────────────────────────────────────────────────
 
-    def _run_job(self, job: RunJob, descriptors: list[int]) -> None:
-        # What was used while idle is next to nothing: no need to look again now.
-        before = self._used
+    def _begin(self, job: RunJob) -> None:
+        """Put it on record that *job* begins: it is never handed over again."""
         self._job_id = job.job
         self._began_at = time.monotonic()
         self._control.give(self._tell_begun)
-        # On record from here on: it is never handed over again. A rehearsal writes what
-        # is there: a job may be on its way already.
-        self._mark.set(0.0 if self._rehearsing else self._began_at)
-        ending = self._run_body(job, descriptors)
+        # A rehearsal writes what is there: a job may be on its way already.
+        self._mark.moment[0] = 0.0 if self._rehearsing else self._began_at
+
+    def _end(self, job: RunJob, ending: Ending) -> None:
+        """Tell how *job* ended, and be idle again or leave."""
+        # What was used while idle is next to nothing: nobody looked when it began.
+        before = self._used
         if os.getpid() != self._pid:
             self._end_of_a_fork(ending)
         with self._telling:
@@ -317,13 +342,14 @@ class Worker:
         if job.last:
             self._send(finished, descriptors)
             self._leave(0)
-        self._next_context = JobContext(self._proc)
+        self._next_context = JobContext(self._proc, on_shutdown=self._runner.shutdown_called)
         self._control.take_back()
         self._interrupter.reset()
         self._show_idle()
         self._send(finished, descriptors)
         if self._stop.reason is not None:
             self._leave(0)
+        self._runner.prepare()
 
     def _end_of_a_fork(self, ending: Ending) -> NoReturn:
         """End a process that the job forked and that came back from the user's function.
@@ -361,53 +387,99 @@ class Worker:
             self._shows_idle = True
             isolate.set_title("idle")
 
-    def _run_body(self, job: RunJob, descriptors: list[int]) -> Ending:
-        body: Union[bytes, bytearray] = job.body
-        if descriptors:
-            try:
-                body = fds.read_memory(
-                    descriptors[0], max_bytes=self._settings.max_payload_bytes, what="the job"
-                )
-            finally:
-                fds.close_all(descriptors)
-        if job.kind == "session":
+    def _enter(self, job: RunJob, descriptors: list[int]) -> Ending:
+        body = self._read_memory(descriptors) if descriptors else job.body
+        if job.kind == travel.SESSION:
             return self._run_session(_session_decoder.decode(body))
-        context = self._begin(Session(JobInfo(job.job)))
-        opened = 0.0
+        open_call = travel.OPENERS[job.kind]
+        context = self._next_context
+        context._begin_call(job.job)
+        self._make_current(context)
+        self._entered_at = 0.0
 
         def enter() -> Any:
-            nonlocal opened
             # The supervisor's bytes: what its caller handed in.
-            function, args, kwargs = pickle.loads(body)
-            opened = time.monotonic()
+            function, args, kwargs = open_call(body)
+            self._entered_at = time.monotonic()
             return function(*args, **kwargs)
 
         ending = self._runner.run(context, enter, exit_is_an_ending=False, on_session_end=None)
-        ending.entered_at = opened
+        ending.entered_at = self._entered_at
         return ending
 
+    def _read_memory(self, descriptors: list[int]) -> bytearray:
+        try:
+            return fds.read_memory(
+                descriptors[0], max_bytes=self._settings.max_payload_bytes, what="the job"
+            )
+        finally:
+            fds.close_all(descriptors)
+
+    def _meets_on_loop(self) -> bool:
+        """Return whether a job is waited for inside the loop that it will run on.
+
+        Where a coroutine is all that will be wanted of it, and where nothing else has been
+        left on the loop, which stands still until a job comes.
+        """
+        if self._idle_on_loop or not is_coroutine_function(self._hooks.entrypoint):
+            return False
+        loop = self._runner.loop
+        # A loop that debugs would report how long it stood still.
+        return not loop.get_debug() and not asyncio.all_tasks(loop)
+
+    def _meet_on_loop(self) -> None:
+        """Wait for a job in the first step of the task that will await the entrypoint.
+
+        Between the message and the entrypoint's first line there is nothing of asyncio's then:
+        the task was made and the loop was started while there was time.
+        """
+        met: RunJob | None = None
+
+        def enter() -> Any:
+            nonlocal met
+            try:
+                job, descriptors = self._next_job()
+            except BaseException as exc:
+                raise NoJob(exc) from exc  # a signal handler of the user's may raise anything
+            met = job
+            self._begin(job)
+            body = self._read_memory(descriptors) if descriptors else job.body
+            return self._entrypoint(_session_decoder.decode(body))
+
+        ending = self._run_entrypoint(enter, on_loop=True)
+        assert met is not None, "it was entered without a job"
+        self._end(met, ending)
+
     def _run_session(self, session: Session) -> Ending:
-        context = self._begin(session)
-        entrypoint = self._hooks.entrypoint
-        assert entrypoint is not None, "a session was sent to a pool of calls"
-        return self._runner.run(
-            context,
-            lambda: through_the_room(entrypoint, context),
+        return self._run_entrypoint(lambda: self._entrypoint(session), on_loop=False)
+
+    def _run_entrypoint(self, enter: Callable[[], Any], *, on_loop: bool) -> Ending:
+        ending = self._runner.run(
+            self._next_context,
+            enter,
             exit_is_an_ending=True,
             on_session_end=self._hooks.on_session_end,
+            on_loop=on_loop,
         )
+        ending.entered_at = self._entered_at
+        return ending
 
-    def _begin(self, session: Session) -> JobContext:
-        # Made before it was needed: there is time while the worker is idle.
+    def _entrypoint(self, session: Session) -> Any:
         context = self._next_context
-        context._begin(session, self._runner.shutdown_called)
+        context._begin_session(session)
+        self._make_current(context)
+        entrypoint = self._hooks.entrypoint
+        assert entrypoint is not None, "a session was sent to a pool of calls"
+        self._entered_at = time.monotonic()
+        return through_the_room(entrypoint, context)
+
+    def _make_current(self, context: JobContext) -> None:
         contexts.set_current(context)
         with self._drain_lock:
             self._context = context
             drain = self._drain
         if drain is not None:
             self._drain_began(drain)
-        return context
 
     def _drain_began(self, message: DrainBegan) -> None:
         deadline = None if message.remaining is None else time.monotonic() + message.remaining

@@ -117,17 +117,17 @@ def stops_reading_when_a_job_comes(proc: JobProcess) -> None:
     from supervisor.child.worker import Worker
 
     status = proc.user_arguments
-    run_job = Worker._run_job
+    begin = Worker._begin
 
-    def die(worker: Worker, job: RunJob, descriptors: list[int]) -> None:
+    def die(worker: Worker, job: RunJob) -> None:
         if job.job == "rehearsal":
-            run_job(worker, job, descriptors)
+            begin(worker, job)
             return
         if status is None:
             is_killed(proc)
         os._exit(status)
 
-    Worker._run_job = die  # type: ignore[method-assign, assignment]
+    Worker._begin = die  # type: ignore[method-assign, assignment]
 
 
 # ── in the fork server ───────────────────────────────────────────────────────

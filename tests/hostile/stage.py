@@ -219,7 +219,9 @@ class Stage(Listener):
     ) -> JobHandle[Any]:
         """Submit a job that nobody will really run."""
         handle: JobHandle[Any] = JobHandle(JobInfo(job), cancel=self._cancel)
-        record = JobRecord(handle, "call", b"never opened", clock.monotonic(), data_only, timeout)
+        record = JobRecord(
+            handle.id, handle, "call", b"never opened", clock.monotonic(), data_only, timeout
+        )
         handle.record = record
         self.handles.append(handle)
         self.workers.submit(record)

@@ -45,7 +45,7 @@ def test_the_last_moment_counts(moments: list[float]) -> None:
     fd = make_mark()
     mark = mapped(fd)
     for moment in moments:
-        mark.set(moment)
+        mark.moment[0] = moment
     assert moment_of(read_mark(fd)) == moments[-1]
     os.close(fd)
 
@@ -54,7 +54,7 @@ def test_what_a_child_wrote_is_read_when_it_is_dead(fd: int) -> None:
     mark = mapped(fd)
 
     def body() -> None:
-        mark.set(17.5)
+        mark.moment[0] = 17.5
         os.kill(os.getpid(), 9)
 
     assert in_a_fork(body) == 9
@@ -68,7 +68,7 @@ def test_nothing_that_a_job_does_to_itself_keeps_it_from_being_set(fd: int) -> N
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
         os.closerange(0, 4096)
-        mark.set(17.5)
+        mark.moment[0] = 17.5
         os._exit(0)
 
     assert in_a_fork(body) == 0

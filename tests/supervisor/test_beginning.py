@@ -46,15 +46,15 @@ def test_a_job_that_has_not_begun_has_no_moment(pair: Pair) -> None:
 
 
 def test_a_job_began_when_its_worker_says(pair: Pair) -> None:
-    pair.mark.set(100.5)
+    pair.mark.moment[0] = 100.5
     assert pair.moment() == 100.5
 
 
 def test_the_moment_of_the_job_before_is_not_taken_for_this_one_s(pair: Pair) -> None:
-    pair.mark.set(99.0)
+    pair.mark.moment[0] = 99.0
     pair.beginning.none_yet()
     assert pair.moment() is None
-    pair.mark.set(100.5)
+    pair.mark.moment[0] = 100.5
     assert pair.moment() == 100.5
 
 

@@ -1,0 +1,75 @@
+"""Calls that are named instead of pickled: a module's function, with numbers and texts for it.
+
+Most calls are of this kind, and pickle is dear for them where it counts: right after the
+CPU has slept, when nothing of it is in the caches. To pickle a function's name and to open
+it again, pickle imports its module anew on either side, through some forty functions of C.
+Here a name is looked up where it was left, and the arguments take the way of the message
+around them.
+
+What cannot be said so goes by pickle (travel.py), which knows how to name what is inside of
+something else, and how to carry any value.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+
+class _NamedCall(msgspec.Struct, array_like=True, gc=False):
+    """The order on the wire, which is between two processes of one installation."""
+
+    module: str
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final = msgspec.msgpack.Decoder(_NamedCall)
+
+# These arrive as what they were sent as. A subclass would not.
+PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})
+
+
+def pack(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> bytes | None:
+    """Return the call as bytes; None if it has to be pickled."""
+    if (
+        type(function) is not types.FunctionType
+        or not PLAIN.issuperset(map(type, args))
+        or not PLAIN.issuperset(map(type, kwargs.values()))
+    ):
+        return None
+    module, name = function.__module__, function.__name__
+    # A wrapper has the name of what it wraps, and a module may have replaced either.
+    if getattr(sys.modules.get(module), name, None) is not function:
+        return None
+    try:
+        return _encoder.encode(_NamedCall(module, name, args, kwargs))
+    except (OverflowError, UnicodeEncodeError):
+        return None  # more than 64 bits; half a character
+
+
+def open_call(body: bytes | bytearray) -> tuple[Callable[..., Any], tuple[Any, ...], Any]:
+    """Return function, arguments and keyword arguments of a call that :func:`pack` made.
+
+    Runs the user's code where the function's module has to be imported first, and raises
+    what that raises.
+
+    Raises:
+        AttributeError: the module has no such function here.
+    """
+    call = _decoder.decode(body)
+    try:
+        function = getattr(sys.modules[call.module], call.name)
+    except (KeyError, AttributeError):
+        # Not imported, or another thread is in the middle of it.
+        function = getattr(importlib.import_module(call.module), call.name)
+    return function, call.args, call.kwargs
