@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import msgspec
 
-@dataclass(frozen=True)
-class Standing:
+
+class Standing(msgspec.Struct, frozen=True, gc=False):
     """What the decision is made from.
 
     Args:

@@ -86,12 +86,8 @@ class CpuLoad:
         self._before: CpuReading | None = None
         self._window: deque[CpuReading] = deque(maxlen=WINDOW_SAMPLES)  # differences
         self._timer: asyncio.TimerHandle | None = None
-        self._value = 0.0
-
-    @property
-    def value(self) -> float:
-        """The load; 0.0 before the first full sample."""
-        return self._value
+        #: The load; 0.0 before the first full sample. To be read only.
+        self.value = 0.0
 
     def _share(self) -> float:
         busy, idle = sum(d.busy for d in self._window), sum(d.idle for d in self._window)
@@ -129,7 +125,7 @@ class CpuLoad:
         )
         if _possible(passed):
             self._window.append(passed)
-            self._value = self._share()
+            self.value = self._share()
 
     def _tick(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(SAMPLE_INTERVAL, self._tick)

@@ -40,13 +40,9 @@ class Failures:
         self._warmups = RestartWindow(INTENSITY, PERIOD + INTENSITY * initialize_process_timeout)
         self._processes = RestartWindow(longest_delay=LONGEST_SHORTAGE_DELAY)
         self._reminders = Reminders()
-        self._last: SetupFailed | None = None
+        #: Why the last warm-up failed; None once one has worked again. To be read only.
+        self.last: SetupFailed | None = None
         self._is_final = False
-
-    @property
-    def last(self) -> SetupFailed | None:
-        """Why the last warm-up failed; None once one has worked again."""
-        return self._last
 
     @property
     def in_a_row(self) -> int:
@@ -65,16 +61,16 @@ class Failures:
 
     def warmed(self) -> None:
         """A warm-up worked."""
-        if self._last is not None:
+        if self.last is not None:
             logger.info("setup works again")
         self._warmups.record_success()
         self._processes.record_success()
-        self._last = None
+        self.last = None
         self._is_final = False
 
     def warmup_failed(self, error: SetupFailed) -> bool:
         """Note why a warm-up failed; return whether it was one too many."""
-        self._last = error
+        self.last = error
         if self._warmups.record_failure(clock.monotonic()):
             self._is_final = True
         logger.warning("a worker did not get warm; next try in %.2f s: %s", self.delay(), error)

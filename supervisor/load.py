@@ -137,6 +137,8 @@ class LoadMeter:
 
     def __init__(self, load_fnc: Hook | None = None, server: object = None) -> None:
         self._cpu = _cpu_load() if load_fnc is None else None
+        #: True if the load is that of the CPU, which lags behind the jobs just admitted.
+        self.is_default = load_fnc is None
         # CPUs that the default load is a share of. Counting them reads files.
         self.cpus = cpu_count()
         self._load_fnc = load_fnc
@@ -151,11 +153,6 @@ class LoadMeter:
         self._closed = False
         self._complaining = False
         self._warned_at = -math.inf
-
-    @property
-    def is_default(self) -> bool:
-        """True if the load is that of the CPU, which lags behind the jobs just admitted."""
-        return self._cpu is not None
 
     @property
     def last(self) -> float:

@@ -320,7 +320,7 @@ class Serving:
         return self.booking.refusal_now()
 
     def _standing(self, *, load: float | None, unseen_jobs: int, active_jobs: int) -> Standing:
-        options = settled(self._server.options)
+        options: Any = self._server.options  # settled; this is asked for on each job's way
         return Standing(
             draining=self.drain.begun,
             ready=self.workers.last_failure is None or self.workers.census.idle > 0,

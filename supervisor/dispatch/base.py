@@ -10,8 +10,9 @@ whether the job really comes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
+
+import msgspec
 
 from supervisor.errors import SupervisorError
 from supervisor.handle import JobHandle
@@ -36,8 +37,7 @@ class Place(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What the server says to an offer.
 
     Args:
