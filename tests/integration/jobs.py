@@ -52,6 +52,11 @@ def sleep_for_ever() -> None:
         time.sleep(1000)
 
 
+def compute_for_ever() -> None:
+    while True:
+        pass
+
+
 async def sleep_for_ever_async() -> None:
     await asyncio.Event().wait()
 
