@@ -46,15 +46,24 @@ class ErrorText(msgspec.Struct, frozen=True, array_like=True, gc=False):
 # ── the supervisor to the fork server ────────────────────────────────────────
 
 
+class Name(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A function, by its module's name and its own."""
+
+    module: str
+    function: str
+
+
 class Fork(Message, frozen=True):
     """Fork a worker. Its channel, its log socket and, when output is captured,
     the write ends of its stdout and stderr travel beside the message.
 
     ``awaited``: jobs wait for a worker, so that it should not rehearse before it is ready.
+    ``familiar``: functions that it is likely to be asked for.
     """
 
     worker: int
     awaited: bool = False
+    familiar: tuple[Name, ...] = ()
 
 
 class KillWorker(Message, frozen=True):

@@ -20,6 +20,8 @@ from typing import Any, Final
 
 import msgspec
 
+from ipc.messages import Name
+
 
 class _NamedCall(msgspec.Struct, array_like=True, gc=False):
     """The order on the wire, which is between two processes of one installation."""
@@ -55,6 +57,20 @@ def pack(
         return _encoder.encode(_NamedCall(module, name, args, kwargs))
     except (OverflowError, UnicodeEncodeError):
         return None  # more than 64 bits; half a character
+
+
+def name_of(packed: bytes) -> tuple[Name, bytes]:
+    """Return the function's name in what :func:`pack` made, and all that comes before its arguments."""
+    call = _decoder.decode(packed)
+    # Empty arguments take a byte each.
+    beginning = _encoder.encode(_NamedCall(call.module, call.name, (), {}))[:-2]
+    return Name(call.module, call.name), beginning
+
+
+def find(name: Name) -> object:
+    """Return what is called so here, None if there is none. Imports nothing, runs no code."""
+    module = sys.modules.get(name.module)
+    return vars(module).get(name.function) if isinstance(module, types.ModuleType) else None
 
 
 def open_call(body: bytes | bytearray) -> tuple[Callable[..., Any], tuple[Any, ...], Any]:

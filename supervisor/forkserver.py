@@ -29,6 +29,7 @@ from ipc.messages import (
 )
 from supervisor.child import forkserver as child, layout
 from supervisor.errors import PreloadFailed
+from supervisor.familiar import Familiar
 from supervisor.job import Exit, ExitReport
 from supervisor.launch import (
     Blueprint,
@@ -68,6 +69,7 @@ class ForkServer:
         blueprint: what it is born with.
         events: who is told what happens.
         preload_timeout: seconds for imports and ``preload_fnc``.
+        familiar: what its workers are likely to be asked for.
 
     Used once: when it is gone, make another.
     Runs on: the pool's loop, every method.
@@ -79,11 +81,13 @@ class ForkServer:
         blueprint: Blueprint,
         events: LaunchEvents,
         preload_timeout: float,
+        familiar: Familiar,
     ) -> None:
         self._loop = loop
         self._blueprint = blueprint
         self._events = events
         self._preload_timeout = preload_timeout
+        self._familiar = familiar
         self._process: FreshProcess | None = None
         self._pidfd: int | None = None
         self._stop_watching: Callable[[], None] = lambda: None
@@ -191,7 +195,7 @@ class ForkServer:
         """
         try:
             assert self._channel is not None, "launch before start"
-            self._channel.send(Fork(worker, awaited), ends.descriptors)
+            self._channel.send(Fork(worker, awaited, self._familiar.names), ends.descriptors)
             self._asked.add(worker)
         except IpcError as exc:
             raise OSError(errno.EPIPE, f"the fork server is gone: {exc}") from exc

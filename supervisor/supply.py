@@ -16,6 +16,7 @@ from typing import Protocol
 from supervisor import clock
 from supervisor.enclosure import Enclosure, Limits, find
 from supervisor.errors import OptionError, PreloadFailed
+from supervisor.familiar import Familiar
 from supervisor.forkserver import ForkServer
 from supervisor.job import Exit, ExitReport
 from supervisor.launch import Blueprint, Launcher, LaunchEvents, SideOfChild, kill_by_pidfd
@@ -63,6 +64,7 @@ class Supply:
         self._events = events
         self._launcher: Launcher | None = None
         self.enclosure: Enclosure | None = None
+        self.familiar = Familiar()
         self._window = RestartWindow()
         self._restarting: asyncio.Task[None] | None = None
         self._closed = False
@@ -124,7 +126,11 @@ class Supply:
             launcher = SpawnLauncher(self._loop, self._blueprint, self)
         else:
             launcher = ForkServer(
-                self._loop, self._blueprint, self, options.initialize_process_timeout
+                self._loop,
+                self._blueprint,
+                self,
+                options.initialize_process_timeout,
+                self.familiar,
             )
         seconds = await launcher.start()
         logger.debug("the launcher is ready after %.3f s", seconds)

@@ -50,6 +50,7 @@ from supervisor.settling import Listener, Settling
 from supervisor.supply import Supply
 from supervisor.tally import Tally
 from supervisor.targets import Targets
+from supervisor.travel import NAMED
 from supervisor.waiting import Waiting
 from supervisor.worker import Worker
 
@@ -180,6 +181,8 @@ class Workers:
             deadline = self._drain_deadline
             worker.tell_drain(None if deadline is None else max(0.0, deadline - clock.monotonic()))
         worker.hand_over(job)
+        if job.kind == NAMED:
+            self._supply.familiar.saw(job.body)
 
     def stop_job(self, job: JobRecord, ask: Ask) -> bool:
         """Ask *job* to stop; return whether there was something to stop."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
+from ipc.messages import Name
 from supervisor.child import isolate
 from supervisor.child.boot import Ends, Hooks, Settings
 from supervisor.child.context import JobProcess
@@ -40,6 +41,7 @@ class Birth:
         shed: Callable[[], None],
         *,
         awaited: bool = False,
+        familiar: tuple[Name, ...] = (),
     ) -> NoReturn:
         """Be worker *number*. In the child of a fork, at once.
 
@@ -48,6 +50,7 @@ class Birth:
             descriptors: its ends, in travelling order.
             shed: closes what is its parent's.
             awaited: a job waits for it.
+            familiar: functions that it is likely to be asked for.
         """
         try:
             signal.set_wakeup_fd(-1)
@@ -62,7 +65,7 @@ class Birth:
             try:
                 self._isolate(number)
                 worker = Worker(self.hooks, self.settings, channel, ends, self.proc, self.forwarder)
-                worker.run(awaited=awaited)
+                worker.run(awaited=awaited, familiar=familiar)
             except BaseException as exc:
                 if worker is None or not worker.is_ready:
                     report_failure(channel, exc)

@@ -224,7 +224,13 @@ class ForkServer:
             self._channel.send(ForkFailed(worker, exc.errno or 0))
             return
         if pid == 0:
-            self._birth.become_worker(worker, descriptors, self._shed, awaited=message.awaited)
+            self._birth.become_worker(
+                worker,
+                descriptors,
+                self._shed,
+                awaited=message.awaited,
+                familiar=message.familiar,
+            )
         self._workers[pid] = worker
         fds.close_all(descriptors)
         # Nobody but us can reap it, so between the fork and this line its number

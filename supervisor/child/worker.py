@@ -41,6 +41,7 @@ from ipc.messages import (
     Decoder,
     DrainBegan,
     Hello,
+    Name,
     Ping,
     Pong,
     Ready,
@@ -51,7 +52,7 @@ from ipc.messages import (
     ToWorker,
     encode,
 )
-from supervisor import travel
+from supervisor import byname, travel
 from supervisor.child import context as contexts, finalizers, isolate, logs
 from supervisor.child.answer import answer, error_text
 from supervisor.child.boot import Ends, Hooks, Settings
@@ -143,6 +144,7 @@ class Worker:
         self._next_context = JobContext(proc, on_shutdown=self._runner.shutdown_called)
         self._mark = Mark(ends.mark)
         self._began_at = self._entered_at = 0.0
+        self._familiar: tuple[Name, ...] = ()
         self._rehearsing = False
         self._shows_idle = False  # in its title
         # The job that runs; None once it is over. Under the lock, so that nobody
@@ -154,12 +156,14 @@ class Worker:
         # "A job begins" and "a drain begins" meet here, in two threads.
         self._drain_lock = threading.Lock()
 
-    def run(self, *, awaited: bool = False) -> NoReturn:
+    def run(self, *, awaited: bool = False, familiar: tuple[Name, ...] = ()) -> NoReturn:
         """Live.
 
         Args:
             awaited: a job waits already, and would wait for the rehearsal as well.
+            familiar: functions that it is likely to be asked for.
         """
+        self._familiar = familiar
         self._control.start()
         began = time.monotonic()
         if not awaited or self._hooks.for_each_worker:
@@ -228,6 +232,8 @@ class Worker:
                 theirs.sendall(encode_frame(encode(rehearsal)))
                 self._serve_one()
             _touch(hooks.entrypoint)
+            for name in self._familiar:
+                _touch(byname.find(name))
         finally:
             self._channel.close()
             theirs.close()
@@ -518,11 +524,11 @@ class Worker:
             os._exit(status)
 
 
-def _touch(entrypoint: object) -> None:
-    """Have the pages copied that are written to when the user's function is called."""
-    if isinstance(entrypoint, FunctionType):
+def _touch(function: object) -> None:
+    """Have the pages copied that are written to when a function of the user's is called."""
+    if isinstance(function, FunctionType):
         # Who looks at an object counts a reference to it, and that is a write.
-        _ = entrypoint.__code__, entrypoint.__globals__
+        _ = function.__code__, function.__globals__, sys.modules.get(function.__module__)
 
 
 def _usage() -> _Usage:

@@ -18,6 +18,7 @@ from ipc.frames import encode_frame
 from ipc.messages import Exited, Forked, encode
 from supervisor import forkserver
 from supervisor.child.boot import Hooks, Settings
+from supervisor.familiar import Familiar
 from supervisor.job import Exit, ExitReport
 from supervisor.launch import Blueprint, make_ends
 from supervisor.options import PoolOptions
@@ -77,7 +78,7 @@ class Impostor:
         options = PoolOptions(num_idle_processes=2, max_jobs=1)
         self.workers = Workers(loop, options, blueprint, Listener(), gives_up=False)
         supply = self.workers._supply
-        self.server = forkserver.ForkServer(loop, blueprint, supply, 10.0)
+        self.server = forkserver.ForkServer(loop, blueprint, supply, 10.0, Familiar())
         near, far = make_ends(capture_output=False)
         near.logs.close()
         os.close(near.mark)

@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 import pytest
 
+from ipc.messages import Name
 from supervisor import JobProcess, JobStatus, ProcessPool, get_job_context
 from tests.integration import jobs
 from tests.integration.conftest import soon
@@ -476,3 +477,29 @@ async def test_a_worker_that_a_job_waited_for_has_a_title_once_it_is_worth_it() 
         long = p.submit(title_after, 0.5)
         assert await soon(long) == f"greenroom: job {long.id}"
         assert await soon(p.submit(title)) == "greenroom: idle"
+
+
+# ── what they are likely to be asked for ─────────────────────────────────────
+
+
+async def test_workers_that_are_told_of_a_function_do_not_call_it(tmp_path: Path) -> None:
+    path = tmp_path / "calls"
+    async with pool(num_idle_processes=2) as p:
+        for _ in range(4):
+            await soon(p.submit(jobs.note, str(path)))
+            await until(lambda: p.stats().idle == 2)
+        assert p._workers._supply.familiar.names == (Name(jobs.__name__, "note"),)  # type: ignore[union-attr]
+    assert path.read_text() == "called\n" * 4
+
+
+async def test_workers_that_are_told_of_what_is_not_there_are_born_all_the_same() -> None:
+    async with pool(num_idle_processes=1) as p:
+        familiar = p._workers._supply.familiar  # type: ignore[union-attr]
+        familiar.names = (
+            Name("no.such.module", "f"),
+            Name(jobs.__name__, "g"),
+            Name("sys", "exit"),
+        )
+        for _ in range(3):
+            assert await soon(p.submit(jobs.double, 21)) == 42
+            await until(lambda: p.stats().idle == 1)
