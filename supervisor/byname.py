@@ -37,21 +37,24 @@ _decoder: Final = msgspec.msgpack.Decoder(_NamedCall)
 
 # These arrive as what they were sent as. A subclass would not.
 PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})
+_TEXT: Final = frozenset({str})
 
 
 def pack(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> bytes | None:
     """Return the call as bytes; None if it has to be pickled."""
-    if (
-        type(function) is not types.FunctionType
-        or not PLAIN.issuperset(map(type, args))
-        or not PLAIN.issuperset(map(type, kwargs.values()))
+    if type(function) is not types.FunctionType or not PLAIN.issuperset(map(type, args)):
+        return None
+    if kwargs and not (
+        _TEXT.issuperset(map(type, kwargs)) and PLAIN.issuperset(map(type, kwargs.values()))
     ):
         return None
-    module, name = function.__module__, function.__name__
-    # A wrapper has the name of what it wraps, and a module may have replaced either.
-    if getattr(sys.modules.get(module), name, None) is not function:
+    # The qualified name, as for pickle: a closure that a module keeps in a global is not what
+    # another process has there. A wrapper has the name of what it wraps, and a module may have
+    # replaced either.
+    module, name = function.__module__, function.__qualname__
+    if type(module) is not str or getattr(sys.modules.get(module), name, None) is not function:
         return None
     try:
         return _encoder.encode(_NamedCall(module, name, args, kwargs))
@@ -83,9 +86,12 @@ def open_call(body: bytes | bytearray) -> tuple[Callable[..., Any], tuple[Any, .
         AttributeError: the module has no such function here.
     """
     call = _decoder.decode(body)
-    try:
-        function = getattr(sys.modules[call.module], call.name)
-    except (KeyError, AttributeError):
-        # Not imported, or another thread is in the middle of it.
-        function = getattr(importlib.import_module(call.module), call.name)
-    return function, call.args, call.kwargs
+    module = sys.modules.get(call.module)
+    if module is None or not _is_whole(module) or not hasattr(module, call.name):
+        module = importlib.import_module(call.module)
+    return getattr(module, call.name), call.args, call.kwargs
+
+
+def _is_whole(module: types.ModuleType) -> bool:
+    """Return False while another thread imports *module*, for which importing it again waits."""
+    return not getattr(getattr(module, "__spec__", None), "_initializing", False)

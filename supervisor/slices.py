@@ -8,7 +8,8 @@ program that goes on computing after ``submit``.
 Who asks for a shorter slice than the one that runs is let in as soon as it is woken (Linux
 6.12, EEVDF; sched_setattr(2), sched_runtime). So idle workers have the shortest there is. It
 changes who goes first, not how much anybody gets, and needs no privilege. A job that lasts
-has the usual slice again; what it started before that keeps the short one.
+takes the usual slice again, so that others are let in before it; what it started before that
+keeps the short one.
 
 The price is the sender's: it goes on when the job waits for something, or at the kernel's
 next tick, 1 to 4 ms later.
@@ -36,17 +37,27 @@ _USUAL: Final = 0
 # The C library has no function for it before glibc 2.41.
 _NUMBERS: Final = {"x86_64": 314, "aarch64": 274, "riscv64": 274, "loongarch64": 274}
 _NUMBER: Final = _NUMBERS.get(os.uname().machine) if sys.platform == "linux" else None
-_syscall: Final = ctypes.CDLL(None).syscall
+
+# Keeps the interpreter's lock: see :func:`restore`.
+_syscall: Final = ctypes.PyDLL(None).syscall
 
 
 def shorten(pid: int) -> bool:
-    """Have the main thread of process *pid* go first when it is woken; return whether it will."""
+    """Have the main thread of process *pid* go first when it is woken; return whether it will.
+
+    For a process whose main thread waits: a nice value that it sets just now may be lost.
+    """
     return _ask(pid, _SHORTEST)
 
 
-def restore(pid: int) -> bool:
-    """Give the main thread of process *pid* the usual time slice; return whether it has it."""
-    return _ask(pid, _USUAL)
+def restore() -> bool:
+    """Give this process's main thread the usual time slice again; return whether it has it.
+
+    Runs on: any thread. Here and not in the supervisor, because the nice value is read and
+    written again with the slice: while that is done no other thread of Python's runs, and
+    none can set another.
+    """
+    return _ask(os.getpid(), _USUAL)
 
 
 def _ask(pid: int, nanoseconds: int) -> bool:

@@ -111,7 +111,6 @@ class Worker:
         self._what_failed = ("", "")
         self._last_job_id: str | None = None
         self._told_begun = False
-        self._is_prompt = False
         self._channel: AsyncChannel[FromWorker] = AsyncChannel(
             loop, side.channel, _decoder, on_message=self._received, on_end=self._channel_ended
         )
@@ -252,15 +251,12 @@ class Worker:
             begun = begun and self._marked(job) is not None
         # In any case: it may be busy with a job that it said was over.
         self._logs.ring()
-        if self._is_prompt and begun and self.pid is not None:
-            self._is_prompt = False
-            slices.restore(self.pid)
         return begun
 
     def be_prompt(self) -> None:
         """Run as soon as there is a job: it is idle, and will be for a while."""
-        if not self._is_prompt and self.pid is not None:
-            self._is_prompt = slices.shorten(self.pid)
+        if self.pid is not None:
+            slices.shorten(self.pid)
 
     def tell_drain(self, remaining: float | None) -> None:
         """Tell the job, or the one to come, that it will be asked to stop in *remaining* seconds.

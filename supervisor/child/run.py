@@ -146,6 +146,10 @@ class JobRunner:
     def prepare(self) -> None:
         """Do what the next job needs and what can be done before there is one."""
         self._ending = Ending("succeeded")
+        if self._loop is not None and self._loop.is_closed():
+            # By a function of the user's, as after a loop of its own.
+            self._loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(self._loop)
         self._on_shutdown = self._interrupt_after_grace
         # A request that comes before user code is entered is kept, and raised there.
         self._stop.register(self._interrupter.fire)

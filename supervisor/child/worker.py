@@ -52,7 +52,7 @@ from ipc.messages import (
     ToWorker,
     encode,
 )
-from supervisor import byname, travel
+from supervisor import byname, slices, travel
 from supervisor.child import context as contexts, finalizers, isolate, logs
 from supervisor.child.answer import answer, error_text
 from supervisor.child.boot import Ends, Hooks, Settings
@@ -379,6 +379,8 @@ class Worker:
     def _tell_begun(self) -> None:
         """Tell the supervisor, and everybody who looks at ``ps``, if the job is not over.
 
+        From here on it is a job that lasts, and is not let in before others any more.
+
         Runs on: the control thread.
         """
         with self._telling:
@@ -386,6 +388,7 @@ class Worker:
             if job is None:
                 return  # it is over
             self._channel.send(Started(job, self._began_at))
+            slices.restore()
             if self._settings.titles:
                 self._shows_idle = False
                 isolate.set_title(f"job {job}")
@@ -455,7 +458,9 @@ class Worker:
             return self._entrypoint(_session_decoder.decode(body))
 
         ending = self._run_entrypoint(enter, on_loop=True)
-        assert met is not None, "it was entered without a job"
+        if met is None:
+            assert ending.error is not None, "it was entered without a job"
+            raise ending.error
         self._end(met, ending)
 
     def _run_session(self, session: Session) -> Ending:

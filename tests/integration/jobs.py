@@ -76,6 +76,16 @@ def identity(value: Any) -> Any:
 _mark: list[str] = []
 
 
+def be_nice(value: int, seconds: float) -> tuple[int, int]:
+    """Set it as first thing, and stay; return it, and the time slice in nanoseconds."""
+    from tests.integration.test_slices import said
+
+    os.nice(value)
+    time.sleep(seconds)
+    _, nice, runtime = said(os.getpid())
+    return nice, runtime
+
+
 def note(path: str) -> None:
     with open(path, "a") as file:
         file.write("called\n")

@@ -7,6 +7,7 @@ import ctypes
 import os
 import signal
 import struct
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -48,21 +49,41 @@ def other() -> Iterator[int]:
 
 
 @needs_slices
-def test_a_slice_is_shortened_and_given_back(other: int) -> None:
+def test_a_slice_is_shortened(other: int) -> None:
     assert slices.shorten(other)
     assert said(other) == (os.SCHED_OTHER, 0, _SHORT)
-    assert slices.restore(other)
-    assert said(other) == (os.SCHED_OTHER, 0, USUAL)
 
 
 @needs_slices
-def test_who_is_nice_stays_so_and_keeps_its_policy(other: int) -> None:
-    os.setpriority(os.PRIO_PROCESS, other, 7)
-    os.sched_setscheduler(other, os.SCHED_BATCH, os.sched_param(0))
-    assert slices.shorten(other)
-    assert said(other) == (os.SCHED_BATCH, 7, _SHORT)
-    assert slices.restore(other)
-    assert said(other) == (os.SCHED_BATCH, 7, USUAL)
+def test_who_is_nice_stays_so_and_keeps_its_policy() -> None:
+    program = """
+import os, sys
+from supervisor import slices
+
+os.nice(7)
+os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+for step in (lambda: slices.shorten(os.getpid()), slices.restore):
+    print(step(), flush=True)
+    sys.stdin.readline()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        for expected in (_SHORT, USUAL):
+            assert process.stdout.readline() == "True\n"
+            assert said(process.pid) == (os.SCHED_BATCH, 7, expected)
+            process.stdin.write("\n")
+
+
+@needs_slices
+async def test_the_nice_value_that_a_job_sets_is_its_own() -> None:
+    async with ProcessPool(num_idle_processes=1) as pool:
+        assert await soon(pool.submit(jobs.be_nice, 5, 0.02)) == (5, USUAL)
 
 
 @needs_slices
@@ -77,7 +98,6 @@ def test_a_process_that_is_gone_is_no_error() -> None:
     pid = os.posix_spawn("/bin/true", ["true"], {})
     os.waitpid(pid, 0)
     assert not slices.shorten(pid)
-    assert not slices.restore(pid)
 
 
 def test_where_the_call_is_not_known_nothing_happens(

@@ -171,3 +171,20 @@ async def test_one_that_is_asked_to_stop_before_its_first_await_is_cancelled_the
             assert len(reports.of("cancelled")) <= number
     # One that had begun was told so; one that had not never saw its first line.
     assert len(reports.of("cancelled")) == len(reports.of("begun"))
+
+
+@pytest.mark.parametrize("served", [1, 2])
+async def test_a_setup_or_a_job_that_closes_the_loop_does_not_take_it_from_the_next(
+    served: int, reports: Reports
+) -> None:
+    def prewarm(proc: JobProcess) -> None:
+        loop = asyncio.get_event_loop()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+
+    async def entrypoint(ctx: JobContext) -> None:
+        await asyncio.sleep(0)
+
+    async with serving(entrypoint, setup_fnc=prewarm, max_jobs_per_process=served) as server:
+        for _ in range(3):
+            assert (await run_job(server)).status is JobStatus.SUCCEEDED

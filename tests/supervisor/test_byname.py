@@ -55,6 +55,16 @@ def of_a_function() -> Any:
     return inside
 
 
+def made_by(number: int) -> Any:
+    def kept() -> int:
+        return number
+
+    return kept
+
+
+kept = made_by(7)  # another process may have another one there
+
+
 class Class:
     @staticmethod
     def static() -> None:
@@ -63,6 +73,8 @@ class Class:
     def method(self) -> None:
         pass
 
+
+_THERE = "def there():\n    return needed\n"
 
 plain = st.one_of(
     st.none(),
@@ -114,6 +126,7 @@ def test_a_call_is_opened_as_it_was_packed(args: list[Any], kwargs: dict[str, An
         pytest.param(of_a_function(), id="a function of a function"),
         pytest.param(Class.static, id="a function of a class"),
         pytest.param(Class().method, id="a method"),
+        pytest.param(kept, id="a closure that its module keeps under its name"),
         pytest.param(len, id="one of C"),
         pytest.param(functools.partial(a_function), id="a partial"),
         pytest.param(Class, id="a class"),
@@ -146,6 +159,21 @@ def test_what_would_arrive_as_something_else_is_pickled(value: Any) -> None:
     assert typed((first, kwargs)) == typed((value, {"key": value}))
 
 
+@pytest.mark.parametrize("key", [1, None, b"a", ("a",), Text("a")])
+def test_keywords_that_are_no_text_are_left_to_pickle(key: Any) -> None:
+    assert byname.pack(a_function, (), {key: 1}) is None
+
+
+@pytest.mark.parametrize("module", [None, 5, [], Text(__name__)])
+def test_a_module_that_is_no_name_is_left_to_pickle(module: Any) -> None:
+    def function() -> None:
+        pass
+
+    function.__qualname__ = "a_function"
+    function.__module__ = module
+    assert byname.pack(function, (), {}) is None
+
+
 def test_a_coroutine_function_goes_by_name() -> None:
     assert travel.pack_call(a_coroutine_function, (), {})[0] == travel.NAMED
 
@@ -174,19 +202,25 @@ def test_a_module_that_is_not_imported_yet_is_imported(
     assert byname.open_call(packed)[0]() == 42
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param("", _THERE, id="without the function yet"),
+        pytest.param(_THERE, "", id="with the function, and without what that needs"),
+    ],
+)
 def test_a_module_that_another_thread_is_importing_is_waited_for(
-    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    before: str, after: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packed = packed_from(module, "there")
     monkeypatch.delitem(sys.modules, module)
     importlib.invalidate_caches()
-    # 1. A thread is in the middle of the module: it is in sys.modules, without the function.
+    # 1. A thread is in the middle of the module: it is in sys.modules, and only half there.
     (tmp_path / f"{module}.py").write_text(
-        "import threading\n"
-        "half = threading.current_thread().half\n"
+        "import threading\n" + before + "half = threading.current_thread().half\n"
         "half[0].set()\n"
         "half[1].wait(60)\n"
-        "def there():\n    return 43\n"
+        "needed = 43\n" + after
     )
     half = threading.Event(), threading.Event()
     importing = threading.Thread(target=importlib.import_module, args=(module,))
