@@ -81,6 +81,9 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
     if typing.get_origin(hint) is dict:
         key, value = typing.get_args(hint)
         return st.dictionaries(values(key), values(value), max_size=4)
+    if typing.get_origin(hint) is tuple:
+        each, _ = typing.get_args(hint)
+        return st.lists(values(each), max_size=4).map(tuple)
     assert issubclass(hint, msgspec.Struct), f"no strategy for {hint}"
     return instances(hint)
 
