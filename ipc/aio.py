@@ -117,6 +117,7 @@ class AsyncChannel(Generic[M]):
             self._queue(data, descriptors)
             return
         try:
+            # Mostly without _write, which is one function more on a job's way.
             sent = self._write(data, descriptors) if descriptors else self._sock.send(data)
         except (BlockingIOError, InterruptedError):
             sent = 0

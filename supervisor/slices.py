@@ -54,8 +54,8 @@ def restore() -> bool:
     """Give this process's main thread the usual time slice again; return whether it has it.
 
     Runs on: any thread. Here and not in the supervisor, because the nice value is read and
-    written again with the slice: while that is done no other thread of Python's runs, and
-    none can set another.
+    written again with the slice. Both calls keep the interpreter's lock, so that another thread of
+    Python's can set one in between only if it gets the lock in that very microsecond.
     """
     return _ask(os.getpid(), _USUAL)
 

@@ -7,7 +7,7 @@ itself calls ``ctx.shutdown`` it has the grace to end, and is cancelled then.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any, Union
 
 # What ends a loop when a task raises it, instead of only the task.
@@ -58,11 +58,8 @@ class Awaiting:
             lambda: self._loop.call_later(grace, self._cancel, grace),
         )
 
-    def run(self, turn: Callable[[Callable[[], None]], None]) -> Any:
-        """Return what the job returns, or raise what it raises.
-
-        Args:
-            turn: calls what it is given, which runs the loop.
+    def run(self) -> Any:
+        """Turn the loop; return what the job returns, or raise what it raises.
 
         Raises:
             Abandoned: it was cancelled and went on.
@@ -71,7 +68,7 @@ class Awaiting:
         # Not run_until_complete, which makes a future of its own to wait for: eight
         # functions more on the way to the user's first line.
         try:
-            turn(self._loop.run_forever)
+            self._loop.run_forever()
         finally:
             self._over = True
         if self._task.done():

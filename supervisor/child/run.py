@@ -270,7 +270,7 @@ class JobRunner:
             shutdown()
         self._stop.register(lambda reason: awaiting.stop(self._stop.grace))
         self._interrupter.reset()  # a request that came just now is the loop's business
-        return awaiting.run(lambda turn: self._watched(self.loop, turn))
+        return self._watched(self.loop, awaiting.run)
 
     def run_on_loop(self, awaitable: Awaitable[T]) -> T:
         """Run *awaitable* on the worker's loop, watched for lag."""

@@ -173,9 +173,10 @@ class Worker:
             asyncio.set_event_loop(self._runner.loop)
         if self._hooks.for_each_worker or self._preload_here:
             self._warm_up()
-        self._runner.prepare()
         rehearses_later = awaited and not self._idle_on_loop
-        if not rehearses_later:
+        if rehearses_later:
+            self._runner.prepare()
+        else:
             self.rehearse()
         if self._stop.reason is not None:
             self._leave(0)
