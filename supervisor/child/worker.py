@@ -27,7 +27,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from types import FunctionType
 from typing import Any, Final, Literal, NoReturn
 
 import msgspec
@@ -61,7 +60,7 @@ from supervisor.child.context import JobContext, JobProcess
 from supervisor.child.control import ControlThread, die_with_group
 from supervisor.child.inroom import through_the_room
 from supervisor.child.interrupt import Interrupter
-from supervisor.child.rehearsal import rehearsals, rehearsed
+from supervisor.child.rehearsal import rehearsals, rehearsed, touch
 from supervisor.child.run import Ending, JobRunner, NoJob, StopRequest
 from supervisor.child.strays import kill_descendants
 from supervisor.job import Session
@@ -232,9 +231,9 @@ class Worker:
             for rehearsal in rehearsals(hooks):
                 theirs.sendall(encode_frame(encode(rehearsal)))
                 self._serve_one()
-            _touch(hooks.entrypoint)
+            touch(hooks.entrypoint)
             for name in self._familiar:
-                _touch(byname.find(name))
+                touch(byname.find(name))
         finally:
             self._channel.close()
             theirs.close()
@@ -528,13 +527,6 @@ class Worker:
             kill_descendants()
         finally:
             os._exit(status)
-
-
-def _touch(function: object) -> None:
-    """Have the pages copied that are written to when a function of the user's is called."""
-    if isinstance(function, FunctionType):
-        # Who looks at an object counts a reference to it, and that is a write.
-        _ = function.__code__, function.__globals__, sys.modules.get(function.__module__)
 
 
 def _usage() -> _Usage:
