@@ -32,8 +32,18 @@ class _NamedCall(msgspec.Struct, array_like=True, gc=False):
     kwargs: dict[str, Any]
 
 
+class _Beginning(msgspec.Struct, array_like=True, gc=False):
+    """The same, of which only the name is opened: the arguments may be a gigabyte."""
+
+    module: str
+    name: str
+    args: msgspec.Raw
+    kwargs: msgspec.Raw
+
+
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(_NamedCall)
+_beginning_decoder: Final = msgspec.msgpack.Decoder(_Beginning)
 
 # These arrive as what they were sent as. A subclass would not.
 PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})
@@ -64,7 +74,7 @@ def pack(
 
 def name_of(packed: bytes) -> tuple[Name, bytes]:
     """Return the function's name in what :func:`pack` made, and all that comes before its arguments."""
-    call = _decoder.decode(packed)
+    call = _beginning_decoder.decode(packed)
     # Empty arguments take a byte each.
     beginning = _encoder.encode(_NamedCall(call.module, call.name, (), {}))[:-2]
     return Name(call.module, call.name), beginning

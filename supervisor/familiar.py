@@ -15,6 +15,9 @@ from supervisor import byname
 # A pool has few kinds of jobs, and each name is read at each birth.
 _MOST: Final = 4
 
+# The longest name that is remembered, in bytes: they travel in one frame with each birth.
+_LONGEST: Final = 1024
+
 
 class Familiar:
     """Remembers the last few functions, by name.
@@ -32,5 +35,7 @@ class Familiar:
         if packed.startswith(self._beginnings):
             return
         name, beginning = byname.name_of(packed)
+        if len(beginning) > _LONGEST:
+            return
         self.names = (*self.names, name)[-_MOST:]
         self._beginnings = (*self._beginnings, beginning)[-_MOST:]

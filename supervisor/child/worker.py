@@ -321,6 +321,7 @@ class Worker:
     def _begin(self, job: RunJob) -> None:
         """Put it on record that *job* begins: it is never handed over again."""
         self._job_id = job.job
+        self._entered_at = 0.0
         self._began_at = time.monotonic()
         self._control.give(self._tell_begun)
         # A rehearsal writes what is there: a job may be on its way already.
@@ -406,7 +407,6 @@ class Worker:
         context = self._next_context
         context._begin_call(job.job)
         self._make_current(context)
-        self._entered_at = 0.0
 
         def enter() -> Any:
             # The supervisor's bytes: what its caller handed in.
@@ -432,7 +432,8 @@ class Worker:
         Where a coroutine is all that will be wanted of it, and where nothing else has been
         left on the loop, which stands still until a job comes.
         """
-        if self._idle_on_loop or not is_coroutine_function(self._hooks.entrypoint):
+        entrypoint = self._hooks.entrypoint
+        if entrypoint is None or self._idle_on_loop or not is_coroutine_function(entrypoint):
             return False
         loop = self._runner.loop
         # A loop that debugs would report how long it stood still.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
+import pytest
 from hypothesis import given, strategies as st
 
 from ipc.messages import Name
@@ -57,3 +59,26 @@ def test_what_is_named_is_found_without_importing_anything() -> None:
     assert byname.find(name(jobs.double)) is jobs.double
     assert byname.find(Name("tests.integration.jobs", "nobody")) is None
     assert byname.find(Name("no.such.module", "nobody")) is None
+
+
+def test_a_name_that_is_longer_than_names_are_is_not_taken_along_to_each_birth(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def long() -> None:
+        pass
+
+    long.__qualname__ = "x" * 2000
+    monkeypatch.setattr(sys.modules[__name__], long.__qualname__, long, raising=False)
+    familiar = Familiar()
+    familiar.saw(packed(long))
+    assert familiar.names == ()
+
+
+def test_arguments_are_not_opened_to_learn_a_name() -> None:
+    """A gigabyte would stop the supervisor's loop: broken ones show that nobody looks."""
+    call = packed(jobs.identity, "é" * 100)
+    broken = call.replace("é".encode(), b"\xff\xff")
+    assert broken != call
+    familiar = Familiar()
+    familiar.saw(broken)
+    assert familiar.names == (name(jobs.identity),)
