@@ -143,7 +143,7 @@ class ProcessPoolExecutor(Executor):
             BrokenProcessPool: no worker can be warmed; the text has the child's traceback.
         """
         job_id = f"{self._prefix}-{next(self._numbers)}"
-        # Pickled here, in the caller's thread, and before the lock is taken.
+        # Packed here, in the caller's thread, and before the lock is taken.
         (kind, body), error = self._packed(fn, args, kwargs)
         with self._lock:
             thread = self._started()

@@ -313,11 +313,9 @@ class AgentServer:
             agent_name=agent_name,
             job_id=job_id,
         )
-        if self._serving is None:
-            raise NotAdmitted("not ready", "the server does not run")
         places: list[Place] = []
         for info in infos:
-            answer = await self._serving.offer(info)
+            answer = await self.offer(info)
             if answer.place is None:
                 for place in places:
                     place.give_back()

@@ -180,12 +180,9 @@ def pack_call(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[str, bytes]:
     """Return how a call was packed, and its bytes. Raises what :func:`pack` raises, naming the argument."""
-    if function.__class__ is types.FunctionType and (
-        function.__module__ != "__main__" or main_travels()
-    ):
-        named = byname.pack(function, args, kwargs)
-        if named is not None:
-            return NAMED, named
+    named = byname.pack(function, args, kwargs)
+    if named is not None and (function.__module__ != "__main__" or main_travels()):
+        return NAMED, named
     return PICKLED, pack((function, args, kwargs), "")
 
 
