@@ -38,7 +38,7 @@ check: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 format: $(DEV)
 	@$(BIN)/ruff check --fix --quiet . || true

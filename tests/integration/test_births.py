@@ -141,7 +141,7 @@ async def test_a_job_that_meets_a_late_rehearsal_runs_once(tmp_path: Path) -> No
     path = tmp_path / "ran"
     chance = random.Random(7)
     async with pool(max_jobs=4) as p:
-        for turn in range(40):
+        for turn in range(20):
             first, second = (p.submit(append, str(path), f"{turn} {n}") for n in "ab")
             await soon(asyncio.gather(first, second))
             await asyncio.sleep(chance.uniform(0.010, 0.030))
@@ -152,7 +152,7 @@ async def test_a_job_that_meets_a_late_rehearsal_runs_once(tmp_path: Path) -> No
                 assert handle.outcome is not None
                 assert handle.outcome.handover_seconds is not None
                 assert handle.outcome.handover_seconds >= 0
-    expected = sorted(f"{turn} {n}" for turn in range(40) for n in "abc")
+    expected = sorted(f"{turn} {n}" for turn in range(20) for n in "abc")
     assert sorted(path.read_text().splitlines()) == expected
 
 

@@ -353,7 +353,8 @@ class TestMap:
             next(values)
 
     def test_the_timeout_is_for_the_whole(self, executor: ProcessPoolExecutor) -> None:
-        values = executor.map(jobs.sleep_if, [False, True], timeout=1.0)
+        executor.submit(jobs.sleep_if, False).result()  # it starts when it is first used
+        values = executor.map(jobs.sleep_if, [False, True], timeout=3.0)
         assert next(values) is None
         with pytest.raises(concurrent.futures.TimeoutError):
             next(values)

@@ -59,7 +59,9 @@ class TestConstructor:
             ProcessPoolExecutor(1, initializer=5)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("tasks", [1, 5, None])
-    @pytest.mark.parametrize("context", ["fork", multiprocessing.get_context("fork")], ids=str)
+    @pytest.mark.parametrize(
+        "context", ["fork", multiprocessing.get_context("fork")], ids=["name", "context"]
+    )
     def test_fork_is_refused(self, context: Any, tasks: int | None) -> None:
         with pytest.raises(ValueError, match="preload_fnc"):
             ProcessPoolExecutor(1, context, max_tasks_per_child=tasks)
