@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -17,7 +18,7 @@ import msgspec
 
 from supervisor import clock
 from supervisor.admission import Standing, refuse
-from supervisor.dispatch.base import Answer
+from supervisor.dispatch.base import NOT_OPEN, Answer
 from supervisor.errors import NotAdmitted
 from supervisor.handle import JobHandle
 from supervisor.job import AcceptArguments, JobInfo, Session
@@ -45,18 +46,31 @@ class StandingOf(Protocol):
     def __call__(self, *, load: float | None, unseen_jobs: int, active_jobs: int) -> Standing: ...
 
 
-class KeptPlace:
-    """A place for one job: start it or give it back, once."""
-
-    def __init__(self, booking: Booking, job: JobInfo) -> None:
-        self._booking = booking
-        self._job = job
-        self._used = False
+class Asked(Protocol):
+    """The server, as offers need it."""
 
     @property
-    def job(self) -> JobInfo:
-        """The job, with what ``accept`` was given."""
-        return self._job
+    def id(self) -> str:
+        """What jobs see as ``worker_id``."""
+        ...
+
+    @property
+    def on_request(self) -> Hook | None:
+        """The user's function of that name."""
+        ...
+
+
+class KeptPlace(msgspec.Struct, eq=False):
+    """A place for one job: start it or give it back, once.
+
+    Args:
+        booking: who keeps it.
+        job: the job, with what ``accept`` was given.
+    """
+
+    booking: Booking
+    job: JobInfo
+    used: bool = False
 
     def start(self, *, url: str = "", token: str = "") -> JobHandle[Any]:
         """Hand the job over.
@@ -66,54 +80,54 @@ class KeptPlace:
             SupervisorError: the job cannot be taken after all; the place is free again.
         """
         self._use()
-        return self._booking.start(self._job, url, token)
+        return self.booking.start(self.job, url, token)
 
     def give_back(self) -> None:
         """The job does not come after all."""
         self._use()
-        self._booking.release(self._job)
+        self.booking.release(self.job)
 
     def _use(self) -> None:
-        if self._used:
-            raise RuntimeError(f"the place of job {self._job.id} was used before")
-        self._used = True
+        if self.used:
+            raise RuntimeError(f"the place of job {self.job.id} was used before")
+        self.used = True
 
 
 class Booking:
     """Who has a place, and who gets the next one.
 
     Args:
+        server: who the jobs are offered to.
         meter: measures the load.
         standing: returns the facts of the moment, most of which are not kept here,
             from those that are.
-        on_request: returns the user's function of that name.
         start_job: hands a session over to a worker.
-        server_id: returns the id that jobs see as ``worker_id``.
 
     Runs on: the server's loop, every method.
     """
 
     def __init__(
         self,
+        server: Asked,
         meter: LoadMeter,
         *,
         standing: StandingOf,
-        on_request: Callable[[], Hook | None],
         start_job: StartJob,
-        server_id: Callable[[], str],
     ) -> None:
+        self._server = server
         self._meter = meter
         self._standing = standing
-        self._on_request = on_request
         self._start_job = start_job
-        self._server_id = server_id
+        #: Whether jobs may be offered at all. Set by whoever starts the server and ends it.
+        self.is_open = False
         self._places: dict[str, JobInfo] = {}
         self._sessions: dict[str, Session] = {}  # of places whose job was handed over
-        self._admitted_at: dict[str, float] = {}
+        # Places that were taken so lately that the default load hardly contains them,
+        # and others that nobody has counted since. In the order of their moments.
+        self._admitted_at: OrderedDict[str, float] = OrderedDict()
         self._one_at_a_time = asyncio.Lock()
         self._promised: set[str] = set()  # places whose job has not been handed over
-        self._no_promises = asyncio.Event()
-        self._no_promises.set()
+        self._kept_all = asyncio.Event()  # there was a moment without promises
         self._broken = False
         self._asking: set[asyncio.Task[AcceptArguments | Rejected]] = set()
 
@@ -129,11 +143,16 @@ class Booking:
 
     async def offer(self, job: JobInfo) -> Answer:
         """Return the answer to an offer of *job*. Never raises, always answers in time."""
+        if not self.is_open:
+            return NOT_OPEN
         began = clock.monotonic()
-        refusal = await self._refusal(job)
+        if self._meter.is_default:
+            refusal = self._admit(job, self._meter.last)  # at hand: no task, no turns
+        else:
+            refusal = await self._admit_in_turn(job)
         if refusal is not None:
             return refusal
-        on_request = self._on_request()
+        on_request = self._server.on_request
         if on_request is None:
             return self._accepted(job, accept_by_default(job))
         left = max(0.05, ANSWER_WITHIN - (clock.monotonic() - began))
@@ -158,13 +177,11 @@ class Booking:
         self._places[job.id] = accepted
         return Answer(place=KeptPlace(self, accepted))
 
-    async def _refusal(self, job: JobInfo) -> Answer | None:
-        """Take a place for *job*, or return why there is none."""
-        if self._meter.is_default:
-            return self._admit(job, self._meter.last)  # at hand: no task, no clock, no turns
+    async def _admit_in_turn(self, job: JobInfo) -> Answer | None:
+        """Do what :meth:`_admit` does, at the load that the user's function measures now."""
         try:
-            # The user's load_fnc may be within its time for each offer and still be
-            # too slow for many at once: they are measured one after the other.
+            # It may be within its time for each offer and still be too slow for many at
+            # once: they are measured one after the other.
             return await within(ANSWER_WITHIN, self._admit_measured(job))
         except asyncio.TimeoutError:
             logger.warning("job %s is not admitted: too many are offered at once", job.id)
@@ -188,16 +205,20 @@ class Booking:
             return Answer(reason=refusal.reason, detail=refusal.detail)
         self._places[job.id] = job
         self._promised.add(job.id)
-        self._no_promises.clear()
         self._admitted_at[job.id] = clock.monotonic()
         return None
 
     def _standing_with(self, load: float | None) -> Standing:
         unseen = 0
         if self._meter.is_default and self._admitted_at:
-            now = clock.monotonic()
-            unseen = sum(now - at < _UNSEEN_SECONDS for at in self._admitted_at.values())
+            unseen = self._unseen(clock.monotonic())
         return self._standing(load=load, unseen_jobs=unseen, active_jobs=len(self._places))
+
+    def _unseen(self, now: float) -> int:
+        admitted = self._admitted_at
+        while admitted and now - next(iter(admitted.values())) >= _UNSEEN_SECONDS:
+            admitted.popitem(last=False)
+        return len(admitted)
 
     def refusal_now(self) -> str | None:
         """Return why a job offered now would not be admitted, by the last figures."""
@@ -206,23 +227,7 @@ class Booking:
 
     def start(self, job: JobInfo, url: str, token: str) -> JobHandle[Any]:
         """Hand *job* over; its place is free again when it has its outcome."""
-        session = Session(job, worker_id=self._server_id(), url=url, token=token, fake=not url)
-        return self._hand_over(session)
-
-    def resume(self, session: Session) -> JobHandle[Any]:
-        """Start a job of a server that we took over from; it was admitted and accepted there.
-
-        Raises:
-            SupervisorError: the job cannot be taken.
-        """
-        job = msgspec.structs.replace(session.job, resuming=True)
-        self._places[job.id] = job
-        return self._hand_over(
-            msgspec.structs.replace(session, job=job, worker_id=self._server_id())
-        )
-
-    def _hand_over(self, session: Session) -> JobHandle[Any]:
-        job = session.job
+        session = Session(job, self._server.id, url, token, not url)
         try:
             if self._broken:
                 raise NotAdmitted("draining")
@@ -235,6 +240,16 @@ class Booking:
         handle.add_done_callback(lambda done: self.release(done.info))
         return handle
 
+    def resume(self, session: Session) -> JobHandle[Any]:
+        """Start a job of a server that we took over from; it was admitted and accepted there.
+
+        Raises:
+            SupervisorError: the job cannot be taken.
+        """
+        job = msgspec.structs.replace(session.job, resuming=True)
+        self._places[job.id] = job
+        return self.start(job, session.url, session.token)
+
     def release(self, job: JobInfo) -> None:
         """Free the place of *job*."""
         self._places.pop(job.id, None)
@@ -246,16 +261,18 @@ class Booking:
 
     async def wait_no_promises(self) -> None:
         """Return when every promised place has become a job, or was given back or broken."""
-        await self._no_promises.wait()
+        while self._promised and not self._broken:
+            self._kept_all.clear()
+            await self._kept_all.wait()
 
     def break_promises(self) -> None:
         """Take no job any more that has not been handed over, nor wait for ``on_request``."""
         self._broken = True
         for asking in self._asking:
             asking.cancel()
-        self._no_promises.set()
+        self._kept_all.set()
 
     def _kept(self, job: JobInfo) -> None:
         self._promised.discard(job.id)
         if not self._promised:
-            self._no_promises.set()
+            self._kept_all.set()

@@ -36,13 +36,13 @@ def job_infos(
         OptionError: something is not what it should be.
     """
     checked_room = _room(room)
-    people = [_participant(each) for each in publishers]
+    people = list(map(_participant, publishers))
     base = JobInfo(
-        id=_id(job_id),
+        id=f"J-{os.urandom(6).hex()}" if job_id is None else _id(job_id),
         room=checked_room,
         type=agent.type,
         metadata=check_text("metadata", metadata),
-        agent_name=_name(agent, agent_name),
+        agent_name=agent.name if agent_name is None else _name(agent, agent_name),
     )
     if agent.type is ServerType.ROOM:
         return [base]
@@ -74,16 +74,12 @@ def _participant(person: object) -> Participant:
 
 
 def _id(job_id: object) -> str:
-    if job_id is None:
-        return f"J-{os.urandom(6).hex()}"
     if not isinstance(job_id, str) or not job_id:
         raise OptionError("job_id", job_id, "text, or None for an id that is made up")
     return check_text("job_id", job_id)
 
 
-def _name(agent: Agent, asked: str | None) -> str:
-    if asked is None or not agent.name:
-        return agent.name if asked is None else asked
-    if asked != agent.name:
+def _name(agent: Agent, asked: str) -> str:
+    if agent.name and asked != agent.name:
         raise OptionError("agent_name", asked, f"{agent.name!r}, this server's agent")
     return asked

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from ipc import fds
 from ipc.messages import RunJob
@@ -16,8 +17,7 @@ from supervisor.outcome import Ask, Facts, Kill
 MAX_HAND_OVERS: Final = 3
 
 
-@dataclass(eq=False, slots=True)  # found by identity: two jobs are never the same
-class JobRecord:
+class JobRecord(msgspec.Struct, eq=False):  # found by identity: two jobs are never the same
     """What the pool knows about one job. Moments in monotonic seconds.
 
     Args:

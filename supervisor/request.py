@@ -104,7 +104,7 @@ class JobRequest:
         for key, value in pairs.items():
             if not isinstance(key, str) or not isinstance(value, str):
                 raise TypeError(f"attributes[{key!r}]={value!r}: expected text")
-        self._give(AcceptArguments(name, identity or _identity(self.id), metadata, pairs))
+        self._give(AcceptArguments(name, identity or f"agent-{self.id}", metadata, pairs))
         return _Done()
 
     def reject(self, *, terminate: bool = False) -> Awaitable[None]:
@@ -130,11 +130,7 @@ class JobRequest:
 
 def accept_by_default(job: JobInfo) -> AcceptArguments:
     """Return what is said to *job* where the user has no function for it."""
-    return AcceptArguments(identity=_identity(job.id), attributes={})
-
-
-def _identity(job_id: str) -> str:
-    return f"agent-{job_id}"
+    return AcceptArguments(identity=f"agent-{job.id}", attributes={})
 
 
 async def ask(on_request: Hook, job: JobInfo, seconds: float) -> AcceptArguments | Rejected:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from supervisor import intake
 from supervisor.checks import check_hook, check_number
-from supervisor.dispatch.base import Answer, Dispatcher, Place
+from supervisor.dispatch.base import NOT_OPEN, Answer, Dispatcher, Place
 from supervisor.errors import (
     JobRejected,
     NotAdmitted,
@@ -306,7 +306,8 @@ class AgentServer:
             NotAdmitted: the server takes no more jobs now. None of them was taken.
             JobRejected: ``on_request`` said no to one of them. None was taken.
         """
-        infos = self.job_infos(
+        infos = intake.job_infos(
+            self._agent,
             room=room,
             metadata=metadata,
             publishers=publishers,
@@ -349,8 +350,8 @@ class AgentServer:
     async def offer(self, job: JobInfo) -> Answer:
         """Say whether the server takes *job*, and keep a place for it if so."""
         if self._serving is None:
-            return Answer(reason="not ready", detail="the server does not run")
-        return await self._serving.offer(job)
+            return NOT_OPEN
+        return await self._serving.booking.offer(job)
 
     def registered(self, dispatcher: Dispatcher, server_id: str) -> None:
         """*dispatcher* can bring jobs now, and knows this server as *server_id*."""

@@ -22,7 +22,7 @@ from supervisor.admission import Standing
 from supervisor.applied import check_size, child_settings
 from supervisor.booking import Booking
 from supervisor.child.boot import Hooks
-from supervisor.dispatch.base import Answer, Dispatcher, Host
+from supervisor.dispatch.base import Dispatcher, Host
 from supervisor.dispatch.choice import make_dispatchers
 from supervisor.drain import Drain
 from supervisor.errors import SupervisorError
@@ -101,7 +101,6 @@ class Serving:
         self._failure: SupervisorError | None = None
         self.observers = Observers()
         self.started_at = clock.monotonic()
-        self._ready = False
         settings = child_settings(options, session_end_timeout=options.session_end_timeout)
         settings = dataclasses.replace(settings, without_environment=SECRETS)
         self.workers = Workers(
@@ -113,11 +112,7 @@ class Serving:
         )
         self.meter = LoadMeter(options.load_fnc, server)
         self.booking = Booking(
-            self.meter,
-            standing=self._standing,
-            on_request=lambda: server.on_request,
-            start_job=self._start_job,
-            server_id=lambda: server.id,
+            server, self.meter, standing=self._standing, start_job=self._start_job
         )
         self.drain = Drain(
             loop,
@@ -206,7 +201,7 @@ class Serving:
         if heir:  # the predecessor had the port until now
             port = options.port if options.port != 0 else inheritance.port
             await self.observers.start(self._server, options.host, port)
-        self._ready = True
+        self.booking.is_open = True
         if takeover is not None:
             takeover.resume(inheritance, made)
         for dispatcher in made:
@@ -222,7 +217,7 @@ class Serving:
         return make_dispatchers(options, self._server.agent, path=link.path, listener=link.listener)
 
     async def _close_edges(self) -> None:
-        self._ready = False
+        self.booking.is_open = False
         # Side by side: each may take what little time there is after the deadline.
         await asyncio.gather(*(dispatcher.close() for dispatcher in self._dispatchers))
         await self.observers.close()
@@ -274,12 +269,6 @@ class Serving:
 
     # ── jobs ─────────────────────────────────────────────────────────────────
 
-    async def offer(self, job: JobInfo) -> Answer:
-        """Say whether the server takes *job*, and keep a place for it if so."""
-        if not self._ready:
-            return Answer(reason="not ready", detail="the server does not run")
-        return await self.booking.offer(job)
-
     def _start_job(self, info: JobInfo, session: Session) -> JobHandle[Any]:
         options = self._server.options
         body = msgspec.msgpack.encode(session)
@@ -312,7 +301,7 @@ class Serving:
         """Return why no job is taken now, or None if one is."""
         if self.drain.begun:
             return "draining"
-        if not self._ready:
+        if not self.booking.is_open:
             return "starting"
         for dispatcher in self._dispatchers:
             if not dispatcher.connected:

@@ -10,7 +10,7 @@ whether the job really comes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 import msgspec
 
@@ -63,6 +63,10 @@ class Answer(msgspec.Struct, frozen=True):
         """What ``accept`` was given."""
         assert self.place is not None, "only an accepted offer has arguments"
         return self.place.job.accept_arguments
+
+
+# Before a server takes jobs, and once it is gone.
+NOT_OPEN: Final = Answer(reason="not ready", detail="the server does not run")
 
 
 class Host(Protocol):
