@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-import uuid
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future
@@ -17,6 +16,7 @@ from supervisor.checks import check_choice, check_int
 from supervisor.cpus import cpu_count
 from supervisor.errors import OptionError, PoolClosed
 from supervisor.futures import FutureHandle, JobFuture, without_frames
+from supervisor.ids import job_ids
 from supervisor.mapping import ordered_map
 from supervisor.options import DefaultCount, PoolOptions, default_idle
 from supervisor.record import JobRecord
@@ -115,8 +115,7 @@ class ProcessPoolExecutor(Executor):
         )
         self._initializer = None if initializer is None else (initializer, tuple(initargs))
         self._data_only = results == DATA
-        self._prefix = f"J-{uuid.uuid4().hex[:6]}"
-        self._numbers = itertools.count(1)
+        self._ids = job_ids()
         self._pid = os.getpid()
         # Orders "post a job" and "post the end", and makes the thread once.
         self._lock = threading.Lock()
@@ -142,7 +141,7 @@ class ProcessPoolExecutor(Executor):
                 process that was forked from the executor's.
             BrokenProcessPool: no worker can be warmed; the text has the child's traceback.
         """
-        job_id = f"{self._prefix}-{next(self._numbers)}"
+        job_id = next(self._ids)
         # Packed here, in the caller's thread, and before the lock is taken.
         (kind, body), error = self._packed(fn, args, kwargs)
         with self._lock:

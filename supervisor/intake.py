@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -23,6 +22,7 @@ class Agent:
 
 def job_infos(
     agent: Agent,
+    ids: Iterator[str],
     *,
     room: object,
     metadata: object = "",
@@ -32,13 +32,18 @@ def job_infos(
 ) -> list[JobInfo]:
     """Return the jobs of one request: one for each publisher, or one.
 
+    Args:
+        agent: what the jobs are for.
+        ids: names for jobs that are given none.
+        room: and the others: as ``AgentServer.submit_job`` takes them.
+
     Raises:
         OptionError: something is not what it should be.
     """
     checked_room = _room(room)
     people = list(map(_participant, publishers))
     base = JobInfo(
-        id=f"J-{os.urandom(6).hex()}" if job_id is None else _id(job_id),
+        id=next(ids) if job_id is None else _id(job_id),
         room=checked_room,
         type=agent.type,
         metadata=check_text("metadata", metadata),

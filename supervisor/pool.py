@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
-import uuid
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -23,6 +21,7 @@ from supervisor.cpus import cpu_count
 from supervisor.errors import OptionError, PoolClosed
 from supervisor.events import Callback, Emitter
 from supervisor.handle import JobHandle
+from supervisor.ids import job_ids
 from supervisor.job import JobInfo
 from supervisor.options import PoolOptions, check_changeable
 from supervisor.outcome import Ask
@@ -88,8 +87,7 @@ class ProcessPool:
         self._options = PoolOptions().replace(**options)
         self._data_only = results == DATA
         self._handle_signals = handle_signals
-        self._id_prefix = uuid.uuid4().hex[:8]
-        self._numbers = itertools.count(1)
+        self._ids = job_ids()
         self._initializer = None if initializer is None else (initializer, tuple(initargs))
         self._emitter = Emitter(EVENTS)
         self._run: PoolRun | None = None
@@ -231,7 +229,7 @@ class ProcessPool:
         kind, body = travel.pack_call(function, tuple(args), dict(kwargs or {}))
         check_size(body, self._options)
         if job_id is None:
-            job_id = self._next_id()
+            job_id = next(self._ids)
         handle: JobHandle[Any] = JobHandle(
             JobInfo(job_id),
             cancel=self._cancel,
@@ -304,11 +302,6 @@ class ProcessPool:
         return stream(
             lambda item: self.schedule(function, (item,), timeout=timeout), items, max_in_flight
         )
-
-    def _next_id(self) -> str:
-        # Told apart from other pools' by the prefix; a random id for each job would
-        # cost a system call on the way to the worker.
-        return f"J-{self._id_prefix}-{next(self._numbers)}"
 
     def _cancel(self, handle: JobHandle[Any], reason: str) -> bool:
         assert self._run is not None

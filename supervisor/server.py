@@ -25,6 +25,7 @@ from supervisor.errors import (
 )
 from supervisor.events import Callback, Emitter
 from supervisor.handle import JobHandle
+from supervisor.ids import job_ids
 from supervisor.intake import Agent
 from supervisor.job import JobInfo, Participant, Room, ServerType
 from supervisor.options import Hook, ServerOptions, check_changeable, settled
@@ -82,6 +83,7 @@ class AgentServer:
         self._on_session_end: Hook | None = None
         self._agent = Agent()
         self._id = f"S-{uuid.uuid4().hex[:12]}"
+        self._ids = job_ids()
         self._emitter = Emitter(EVENTS)
         self._serving: Serving | None = None
 
@@ -308,6 +310,7 @@ class AgentServer:
         """
         infos = intake.job_infos(
             self._agent,
+            self._ids,
             room=room,
             metadata=metadata,
             publishers=publishers,
@@ -340,6 +343,7 @@ class AgentServer:
         """
         return intake.job_infos(
             self._agent,
+            self._ids,
             room=room,
             metadata=metadata,
             publishers=publishers,
