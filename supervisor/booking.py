@@ -227,7 +227,7 @@ class Booking:
 
     def start(self, job: JobInfo, url: str, token: str) -> JobHandle[Any]:
         """Hand *job* over; its place is free again when it has its outcome."""
-        session = Session(job, self._server.id, url, token, not url)
+        session = Session(job, self._server.id, url, token)
         try:
             if self._broken:
                 raise NotAdmitted("draining")

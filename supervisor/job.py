@@ -99,7 +99,6 @@ class Session(msgspec.Struct, frozen=True):
     worker_id: str = ""
     url: str = ""
     token: str = ""
-    fake: bool = False
 
     def __repr__(self) -> str:
         """Return what may be logged: whoever has the token is let into the room."""

@@ -14,8 +14,9 @@ from supervisor.child import isolate
 from supervisor.child.boot import Ends, Hooks, Settings
 from supervisor.child.context import JobProcess
 from supervisor.child.handlers import set_default
+from supervisor.child.hello import report_failure, say_hello
 from supervisor.child.logs import LogForwarder
-from supervisor.child.worker import Worker, report_failure, say_hello
+from supervisor.child.worker import Worker
 
 
 @dataclass(frozen=True)

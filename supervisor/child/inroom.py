@@ -50,7 +50,7 @@ class InRoom:
 
     def is_fake_job(self) -> bool:
         """Return whether there is no real room behind the job."""
-        return self._session.fake or not self._session.url
+        return not self._session.url
 
     @property
     def room(self) -> Any:
@@ -223,9 +223,7 @@ class InRoom:
 def through_the_room(entrypoint: Callable[..., Any], context: InRoom) -> Any:
     """Call the entrypoint; where it is async, what is returned lasts as long as its room."""
     value = entrypoint(context)
-    if context.is_fake_job() or not inspect.isawaitable(value):
-        return value
-    return _to_the_end(value, context)
+    return _to_the_end(value, context) if inspect.isawaitable(value) else value
 
 
 async def _to_the_end(entrypoint: Awaitable[object], context: InRoom) -> None:

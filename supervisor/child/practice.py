@@ -17,9 +17,10 @@ from typing import Final
 from supervisor.child import hugepages, layout
 from supervisor.child.birth import Birth
 from supervisor.child.context import JobProcess
+from supervisor.child.hello import say_hello
 from supervisor.child.strays import has_children
 from supervisor.child.trial import code_of_a_life, new_ends, without_user_code
-from supervisor.child.worker import Worker, say_hello
+from supervisor.child.worker import Worker
 
 logger = logging.getLogger("greenroom.forkserver")
 

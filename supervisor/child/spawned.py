@@ -8,7 +8,8 @@ import os
 from supervisor.child import isolate, logs
 from supervisor.child.boot import Boot
 from supervisor.child.context import JobProcess
-from supervisor.child.worker import Worker, report_failure, say_hello
+from supervisor.child.hello import report_failure, say_hello
+from supervisor.child.worker import Worker
 
 
 def main(boot: Boot) -> None:

@@ -37,9 +37,7 @@ from ipc.errors import ChannelBroken, IpcError
 from ipc.frames import Need, encode_frame
 from ipc.mark import Mark
 from ipc.messages import (
-    Decoder,
     DrainBegan,
-    Hello,
     Name,
     Ping,
     Pong,
@@ -58,6 +56,7 @@ from supervisor.child.boot import Ends, Hooks, Settings
 from supervisor.child.calls import is_coroutine_function, run_initializer
 from supervisor.child.context import JobContext, JobProcess
 from supervisor.child.control import ControlThread, die_with_group
+from supervisor.child.hello import DECODER
 from supervisor.child.inroom import through_the_room
 from supervisor.child.interrupt import Interrupter
 from supervisor.child.rehearsal import rehearsals, rehearsed, touch
@@ -66,7 +65,6 @@ from supervisor.child.strays import kill_descendants
 from supervisor.job import Session
 
 # Made once, in the process that workers are forked from.
-_decoder: Final[Decoder[ToWorker]] = Decoder(ToWorker)
 _session_decoder: Final = msgspec.msgpack.Decoder(Session)
 
 _Usage = tuple[float, int]
@@ -88,7 +86,7 @@ class Worker:
     Args:
         hooks: the user's functions.
         settings: the options.
-        channel: to the supervisor, from :func:`say_hello`.
+        channel: to the supervisor, from :func:`supervisor.child.hello.say_hello`.
         ends: the descriptors for its logs and its output.
         proc: with what ``preload_fnc`` left in it.
         forwarder: takes what the process logs.
@@ -223,7 +221,7 @@ class Worker:
         """
         self._runner.prepare()
         ours, theirs = socket.socketpair()
-        real, self._channel = self._channel, BlockingChannel(ours, _decoder)
+        real, self._channel = self._channel, BlockingChannel(ours, DECODER)
         hooks, self._hooks = self._hooks, rehearsed(self._hooks)
         self._control.use(self._channel)
         self._rehearsing = True
@@ -485,6 +483,8 @@ class Worker:
         entrypoint = self._hooks.entrypoint
         assert entrypoint is not None, "a session was sent to a pool of calls"
         self._entered_at = time.monotonic()
+        if not session.url:  # asked here: three functions less before the user's first line
+            return entrypoint(context)
         return through_the_room(entrypoint, context)
 
     def _make_current(self, context: JobContext) -> None:
@@ -537,27 +537,3 @@ def _usage() -> _Usage:
     seconds = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
     unit = 1 if sys.platform == "darwin" else 1024
     return seconds, own.ru_maxrss * unit
-
-
-def say_hello(ends: Ends, *, at_once: bool = True) -> BlockingChannel[ToWorker]:
-    """Open the channel and tell the supervisor that this process runs our code.
-
-    Args:
-        ends: the worker's.
-        at_once: False where no code of the user can keep the next message from following.
-    """
-    channel = BlockingChannel(socket.socket(fileno=ends.channel), _decoder)
-    hello = Hello(os.getpid())
-    if at_once:
-        channel.send(hello)
-    else:
-        channel.hold(hello)
-    return channel
-
-
-def report_failure(channel: BlockingChannel[ToWorker], error: BaseException) -> None:
-    """Tell the supervisor why this process cannot become a worker."""
-    try:
-        channel.send(SetupError(error_text(error), "the worker's start"))
-    except IpcError:
-        die_with_group()

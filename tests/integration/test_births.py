@@ -102,7 +102,8 @@ from ipc.mark import make_mark, read_mark
 from supervisor.child import logs
 from supervisor.child.boot import Ends, Hooks, Settings
 from supervisor.child.context import JobProcess
-from supervisor.child.worker import Worker, say_hello
+from supervisor.child.hello import say_hello
+from supervisor.child.worker import Worker
 
 ours, theirs = socket.socketpair()
 log_reader, log_writer = socket.socketpair()

@@ -75,9 +75,9 @@ async def test_a_place_is_a_session_with_what_it_was_started_with() -> None:
     at = Bookings()
     (await at.place("a")).start(url="ws://host", token="t")
     (await at.place("b")).start()
-    assert [(s.worker_id, s.url, s.token, s.fake) for s in at.sessions] == [
-        ("S-1", "ws://host", "t", False),
-        ("S-1", "", "", True),
+    assert [(s.worker_id, s.url, s.token) for s in at.sessions] == [
+        ("S-1", "ws://host", "t"),
+        ("S-1", "", ""),
     ]
     assert at.booking.sessions == at.sessions
 
@@ -104,10 +104,10 @@ async def test_a_job_that_cannot_be_handed_over_gives_its_place_back() -> None:
 
 async def test_a_resumed_job_is_started_as_it_was_there_and_knows_it() -> None:
     at = Bookings()
-    there = Session(JobInfo("a", metadata="m"), "S-0", "ws://host", "t", False)
+    there = Session(JobInfo("a", metadata="m"), "S-0", "ws://host", "t")
     handle = at.booking.resume(there)
     assert at.sessions == [
-        Session(JobInfo("a", metadata="m", resuming=True), "S-1", "ws://host", "t", False)
+        Session(JobInfo("a", metadata="m", resuming=True), "S-1", "ws://host", "t")
     ]
     assert [job.id for job in at.booking.jobs] == [handle.id]
 
