@@ -307,6 +307,9 @@ class AgentServer:
             OptionError: an argument is not what it should be.
             NotAdmitted: the server takes no more jobs now. None of them was taken.
             JobRejected: ``on_request`` said no to one of them. None was taken.
+            PayloadTooLarge: one of them is over ``max_payload_mb``.
+
+        Cancelled: none of them was taken.
         """
         infos = intake.job_infos(
             self._agent,
@@ -318,14 +321,22 @@ class AgentServer:
             job_id=job_id,
         )
         places: list[Place] = []
-        for info in infos:
-            answer = await self.offer(info)
-            if answer.place is None:
-                for place in places:
-                    place.give_back()
-                raise _refused(answer)
-            places.append(answer.place)
-        return [place.start() for place in places]
+        handles: list[JobHandle[Any]] = []
+        try:
+            for info in infos:
+                answer = await self.offer(info)
+                if answer.place is None:
+                    raise _refused(answer)
+                places.append(answer.place)
+            while places:
+                handles.append(places.pop(0).start())
+        except BaseException:
+            for place in places:
+                place.give_back()
+            for handle in handles:
+                handle.cancel("another job of its request could not be started")
+            raise
+        return handles
 
     def job_infos(
         self,

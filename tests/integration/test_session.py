@@ -28,10 +28,13 @@ from supervisor import (
     JobCancelled,
     JobContext,
     JobExecutorType,
+    JobHandle,
     JobProcess,
     JobRequest,
     JobStatus,
     NotAdmitted,
+    Participant,
+    PayloadTooLarge,
     ProcessPool,
     ResourceLimits,
     ServerType,
@@ -175,6 +178,46 @@ async def test_a_publisher_server_runs_one_job_for_each_publisher(reports: Repor
     assert {each["publisher"] for each in seen} == {"ada", "bob"}
     assert all(each["same"] for each in seen)
     assert len({each["pid"] for each in seen}) == 2
+
+
+async def test_a_caller_that_leaves_while_it_is_asked_about_takes_no_place() -> None:
+    asked = asyncio.Event()
+
+    async def on_request(request: JobRequest) -> None:
+        if request.publisher is not None and request.publisher.identity == "bob":
+            asked.set()
+            await asyncio.Event().wait()
+        await request.accept()
+
+    async with serving(
+        lambda ctx: None, type=ServerType.PUBLISHER, on_request=on_request
+    ) as server:
+        caller = asyncio.ensure_future(
+            server.submit_job(room="studio", publishers=["ada", "bob", "eve"])
+        )
+        await soon(asked.wait())
+        assert len(server.active_jobs) == 2  # ada has a place, bob's is asked for
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await soon(caller)
+        assert server.active_jobs == []
+        assert await soon(server.drain(None)) == 0  # nobody is waited for
+
+
+async def test_if_one_of_several_jobs_cannot_be_started_none_of_them_stays() -> None:
+    ended: list[JobHandle[Any]] = []
+    large = Participant("bob", metadata="x" * 100_000)
+    async with serving(sleeps_for_ever, type=ServerType.PUBLISHER, max_payload_mb=0.05) as server:
+        server.on("job_ended", ended.append)
+        with pytest.raises(PayloadTooLarge, match="max_payload_mb"):
+            await soon(server.submit_job(room="studio", publishers=["ada", large, "eve"]))
+        await until(lambda: ended)
+        assert [handle.status for handle in ended] == [JobStatus.CANCELLED]
+        assert server.active_jobs == []
+
+
+async def sleeps_for_ever(ctx: JobContext) -> None:
+    await asyncio.Event().wait()
 
 
 async def test_the_context_is_found_from_threads_tasks_and_callbacks(reports: Reports) -> None:

@@ -15,8 +15,8 @@ from supervisor import errors
 NAMES = """
 AgentServer AgentServerPermissions ChannelBroken ChannelClosed IpcError JobCancelled JobContext JobWasCancelled
 JobExecutorType JobHandle JobInfo JobKilled JobOutcome JobProcess JobRaised JobRejected JobRequest
-JobStatus JobTimedOut NotAdmitted NotRunnable OptionError PayloadTooLarge PoolClosed PoolStats
-PreloadFailed ProcessPool ProcessPoolExecutor ProtocolError ResourceLimits ResultError ServerOptions
+JobStatus JobTimedOut NotAdmitted NotRunnable OptionError Participant PayloadTooLarge PoolClosed PoolStats
+PreloadFailed ProcessPool ProcessPoolExecutor ProtocolError ResourceLimits ResultError Room ServerOptions
 ServerType SetupFailed SupervisorError TooManyRestarts WorkerLost cli get_job_context
 """.split()
 
