@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import logging
 import multiprocessing
 import multiprocessing.resource_tracker
@@ -1060,3 +1061,4 @@ async def test_proxies_of_a_manager_work_as_arguments(package: Any) -> None:
         async with ProcessPool(num_idle_processes=1) as pool:
             assert await soon(pool.submit(append_to, shared, 2)) == [1, 2]
         assert list(shared) == [1, 2]
+    gc.collect()  # Python 3.12's manager leaves its descriptors to it
