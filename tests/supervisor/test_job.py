@@ -175,7 +175,7 @@ infos = st.builds(
     accept_arguments=st.builds(AcceptArguments, texts, texts, texts, names),
     resuming=st.booleans(),
 )
-sessions = st.builds(Session, infos, texts, texts, texts, st.booleans())
+sessions = st.builds(Session, infos, texts, texts, texts)
 
 
 @given(sessions)
