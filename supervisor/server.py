@@ -307,7 +307,8 @@ class AgentServer:
             OptionError: an argument is not what it should be.
             NotAdmitted: the server takes no more jobs now. None of them was taken.
             JobRejected: ``on_request`` said no to one of them. None was taken.
-            PayloadTooLarge: one of them is over ``max_payload_mb``.
+            PayloadTooLarge: one of them is over ``max_payload_mb``. Those before it may have
+                begun, and are cancelled.
 
         Cancelled: none of them was taken.
         """
