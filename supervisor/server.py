@@ -312,9 +312,7 @@ class AgentServer:
 
         Cancelled: none of them was taken.
         """
-        infos = intake.job_infos(
-            self._agent,
-            self._ids,
+        infos = self.job_infos(
             room=room,
             metadata=metadata,
             publishers=publishers,
