@@ -46,6 +46,9 @@ class Refusal:
     reason: str
     detail: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.reason} ({self.detail})" if self.detail else self.reason
+
 
 def refuse(standing: Standing) -> Refusal | None:
     """Return why one more job cannot be taken, or None if it can."""
@@ -61,9 +64,12 @@ def refuse(standing: Standing) -> Refusal | None:
         return Refusal("load", "load_fnc gives no load")
     expected = standing.load + standing.unseen_jobs * share_of_one_job(standing)
     if not expected < standing.load_threshold:  # NaN is no load that one could admit at
-        return Refusal(
-            "load", f"the load is {expected:.2f}, load_threshold is {standing.load_threshold:g}"
-        )
+        just_admitted = ""
+        if standing.unseen_jobs:
+            share = expected - standing.load
+            just_admitted = f" and {share:.2f} for {standing.unseen_jobs} just admitted"
+        threshold = f"load_threshold is {standing.load_threshold:g}"
+        return Refusal("load", f"{standing.load:.2f}{just_admitted}; {threshold}")
     return None
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 from supervisor import clock
 from supervisor.admission import Standing, refuse
-from supervisor.dispatch.base import NOT_OPEN, Answer
+from supervisor.dispatch.base import NO_MORE, NOT_YET, Answer
 from supervisor.errors import NotAdmitted
 from supervisor.handle import JobHandle
 from supervisor.job import AcceptArguments, JobInfo, Session
@@ -37,7 +37,8 @@ ANSWER_WITHIN: Final = 2.5
 # of that ago is hardly in it yet.
 _UNSEEN_SECONDS: Final = 2.5
 
-StartJob = Callable[[JobInfo, Session], JobHandle[Any]]
+Pack = Callable[[Session], bytes]
+StartJob = Callable[[JobInfo, bytes], JobHandle[Any]]
 
 
 class StandingOf(Protocol):
@@ -72,12 +73,21 @@ class KeptPlace(msgspec.Struct, eq=False):
     job: JobInfo
     used: bool = False
 
+    def check(self) -> None:
+        """Raise what :meth:`start` would raise because of the job itself. The place stays kept.
+
+        Raises:
+            PayloadTooLarge: the job is over ``max_payload_mb``.
+        """
+        self.booking.check(self.job)
+
     def start(self, *, url: str = "", token: str = "") -> JobHandle[Any]:
         """Hand the job over.
 
         Raises:
             RuntimeError: the place was used before.
-            SupervisorError: the job cannot be taken after all; the place is free again.
+            SupervisorError, PayloadTooLarge: the job cannot be taken after all; the place is
+                free again.
         """
         self._use()
         return self.booking.start(self.job, url, token)
@@ -101,7 +111,8 @@ class Booking:
         meter: measures the load.
         standing: returns the facts of the moment, most of which are not kept here,
             from those that are.
-        start_job: hands a session over to a worker.
+        pack: returns a session as a worker opens it; raises PayloadTooLarge.
+        start_job: hands a packed session over to a worker.
 
     Runs on: the server's loop, every method.
     """
@@ -112,14 +123,15 @@ class Booking:
         meter: LoadMeter,
         *,
         standing: StandingOf,
+        pack: Pack,
         start_job: StartJob,
     ) -> None:
         self._server = server
         self._meter = meter
         self._standing = standing
+        self._pack = pack
         self._start_job = start_job
-        #: Whether jobs may be offered at all. Set by whoever starts the server and ends it.
-        self.is_open = False
+        self._shut: Answer | None = NOT_YET  # why no job may be offered at all
         self._places: dict[str, JobInfo] = {}
         self._sessions: dict[str, Session] = {}  # of places whose job was handed over
         # Places that were taken so lately that the default load hardly contains them,
@@ -141,10 +153,24 @@ class Booking:
         """What the jobs that wait or run were started with."""
         return list(self._sessions.values())
 
+    @property
+    def is_open(self) -> bool:
+        """True while jobs may be offered."""
+        return self._shut is None
+
+    def open(self) -> None:
+        """Let jobs be offered from now on."""
+        self._shut = None
+
+    def close(self) -> None:
+        """Let no job be offered any more, and take none that was not handed over."""
+        self._shut = NO_MORE
+        self.break_promises()
+
     async def offer(self, job: JobInfo) -> Answer:
         """Return the answer to an offer of *job*. Never raises, always answers in time."""
-        if not self.is_open:
-            return NOT_OPEN
+        if self._shut is not None:
+            return self._shut
         began = clock.monotonic()
         if self._meter.is_default:
             refusal = self._admit(job, self._meter.last)  # at hand: no task, no turns
@@ -201,7 +227,7 @@ class Booking:
             return Answer(reason="rejected", detail=f"job {job.id} is here already")
         refusal = refuse(self._standing_with(load))
         if refusal is not None:
-            logger.info("job %s is not admitted: %s %s", job.id, refusal.reason, refusal.detail)
+            logger.info("job %s is not admitted: %s", job.id, refusal)
             return Answer(reason=refusal.reason, detail=refusal.detail)
         self._places[job.id] = job
         self._promised.add(job.id)
@@ -223,7 +249,11 @@ class Booking:
     def refusal_now(self) -> str | None:
         """Return why a job offered now would not be admitted, by the last figures."""
         refusal = refuse(self._standing_with(self._meter.last if self._meter.answers else None))
-        return None if refusal is None else f"{refusal.reason} {refusal.detail}".strip()
+        return None if refusal is None else str(refusal)
+
+    def check(self, job: JobInfo) -> None:
+        """Raise PayloadTooLarge if *job* is over the limit, as it stands."""
+        self._pack(Session(job, self._server.id))
 
     def start(self, job: JobInfo, url: str, token: str) -> JobHandle[Any]:
         """Hand *job* over; its place is free again when it has its outcome."""
@@ -231,7 +261,7 @@ class Booking:
         try:
             if self._broken:
                 raise NotAdmitted("draining")
-            handle = self._start_job(job, session)
+            handle = self._start_job(job, self._pack(session))
         except BaseException:
             self.release(job)
             raise

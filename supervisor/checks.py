@@ -8,8 +8,9 @@ they are known, in ``options.py``.
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from supervisor.errors import OptionError
@@ -50,20 +51,51 @@ def check_int(name: str, value: object, *, at_least: int = 0) -> None:
 
 
 def check_text(name: str, value: object) -> str:
-    """Return *value*, or raise OptionError unless it is text that can be sent as UTF-8."""
+    """Return *value* as a plain ``str``, or raise OptionError unless it can be sent as UTF-8.
+
+    A member of a ``StrEnum``, or of any other subclass, is the text that it is made of.
+    """
     if not isinstance(value, str):
         raise OptionError(name, value, "a string")
     try:
         value.encode()
     except UnicodeEncodeError as exc:
         raise OptionError(name, value, "a string without lone surrogates") from exc
-    return value
+    return value if type(value) is str else str.__str__(value)
+
+
+def check_id(name: str, value: object) -> str:
+    """Return *value*, or raise OptionError unless it can name a job."""
+    if value == "":
+        raise OptionError(name, value, "text, or None for an id that is made up")
+    return check_text(name, value)
+
+
+def check_pairs(name: str, value: object) -> dict[str, str]:
+    """Return *value*, a mapping of texts to texts, as a plain dict, or raise OptionError."""
+    if not isinstance(value, Mapping):
+        raise OptionError(name, value, "a dict of strings")
+    return {
+        check_text(f"a name in {name}", key): check_text(f"{name}[{key!r}]", each)
+        for key, each in value.items()
+    }
+
+
+def check_function(name: str, value: object, expected: str = "a function") -> None:
+    """Raise OptionError unless *value* can be called and does something when it is."""
+    if not callable(value):
+        raise OptionError(name, value, expected)
+    for each in (value, getattr(value, "__call__", None)):  # noqa: B004 - objects with a __call__
+        if inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each):
+            raise OptionError(
+                name, value, f"{expected} without yield: with it, a call runs nothing"
+            )
 
 
 def check_hook(name: str, value: object) -> None:
-    """Raise OptionError unless *value* can be called, or is None."""
-    if value is not None and not callable(value):
-        raise OptionError(name, value, "a function, or None")
+    """Raise OptionError unless *value* is what :func:`check_function` takes, or None."""
+    if value is not None:
+        check_function(name, value, "a function, or None")
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:

@@ -7,7 +7,7 @@
     ├── NotRunnable      a server without an entrypoint             (also RuntimeError)
     ├── ResultError      a job's result could not be unpickled here
     ├── NotAdmitted      refused on purpose: draining, full, or over the load threshold
-    ├── JobRejected      the user's ``on_request`` said no
+    ├── JobRejected      the user's ``on_request`` said no, or the id is in use
     ├── SetupFailed      ``setup_fnc`` fails again and again         (also BrokenProcessPool)
     ├── PreloadFailed    the fork server could not get ready         (also BrokenProcessPool)
     ├── TooManyRestarts  workers die faster than restarting helps    (also BrokenExecutor)
@@ -58,7 +58,9 @@ class NotAdmitted(SupervisorError):
 
     Args:
         reason: ``"draining"``, ``"load"``, ``"max_jobs"`` or ``"not ready"``.
-        detail: the figures behind it.
+        detail: the figures behind it. For ``"load"`` those are the load that was measured, what
+            jobs that are too new to be in it are expected to add, and ``load_threshold``;
+            to admit more, raise that, or give a ``load_fnc`` that knows the jobs better.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -71,7 +73,7 @@ class NotAdmitted(SupervisorError):
 
 
 class JobRejected(SupervisorError):
-    """``on_request`` rejected the job.
+    """``on_request`` rejected the job, or one of that id is here already.
 
     Args:
         reason: why, as far as it is known.

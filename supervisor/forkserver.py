@@ -30,13 +30,13 @@ from ipc.messages import (
 from supervisor.child import forkserver as child, layout
 from supervisor.errors import PreloadFailed
 from supervisor.familiar import Familiar
+from supervisor.inthread import in_thread
 from supervisor.job import Exit, ExitReport
 from supervisor.launch import (
     Blueprint,
     FreshProcess,
     LaunchEvents,
     SideOfChild,
-    in_thread,
     kill_by_pidfd,
     make_ends,
     open_pidfd,

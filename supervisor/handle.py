@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Generator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from supervisor.job import JobInfo, JobOutcome, JobStatus
 from supervisor.results import Parcel, open_parcel
@@ -144,6 +144,10 @@ class JobHandle(Generic[T]):
     def __repr__(self) -> str:
         pid = f" pid {self._pid}" if self._pid is not None else ""
         return f"<JobHandle {self.id} {self._status.value}{pid}>"
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied or pickled: there is one handle of a job, where it was given out."""
+        raise TypeError("a JobHandle cannot be copied or sent to another process; send its id")
 
     # ── for the pool ─────────────────────────────────────────────────────────
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from supervisor.checks import check_text
+from supervisor.checks import check_id, check_pairs, check_text
 from supervisor.errors import OptionError
 from supervisor.job import JobInfo, Participant, Room, ServerType
 
@@ -26,8 +26,8 @@ def job_infos(
     *,
     room: object,
     metadata: object = "",
-    publishers: Iterable[object] = (),
-    agent_name: str | None = None,
+    publishers: object = (),
+    agent_name: object = None,
     job_id: object = None,
 ) -> list[JobInfo]:
     """Return the jobs of one request: one for each publisher, or one.
@@ -41,9 +41,10 @@ def job_infos(
         OptionError: something is not what it should be.
     """
     checked_room = _room(room)
-    people = list(map(_participant, publishers))
+    # Asked first: most requests name nobody, and this is on each job's way.
+    people = _participants(publishers) if publishers != () else []
     base = JobInfo(
-        id=next(ids) if job_id is None else _id(job_id),
+        id=next(ids) if job_id is None else check_id("job_id", job_id),
         room=checked_room,
         type=agent.type,
         metadata=check_text("metadata", metadata),
@@ -64,27 +65,42 @@ def job_infos(
 
 def _room(room: object) -> Room:
     if isinstance(room, Room):
-        return room
-    if not isinstance(room, str) or not room:
-        raise OptionError("room", room, "a room's name, or a Room")
-    return Room(check_text("room", room))
+        return Room(
+            _named("room.name", room.name, "a room's name"),
+            sid=check_text("room.sid", room.sid),
+            metadata=check_text("room.metadata", room.metadata),
+        )
+    return Room(_named("room", room, "a room's name, or a Room"))
+
+
+def _participants(people: object) -> list[Participant]:
+    if isinstance(people, (str, bytes, bytearray)):
+        raise OptionError("publishers", people, f"a list, such as [{people!r}]")
+    if not isinstance(people, Iterable):
+        raise OptionError("publishers", people, "a list of identities and Participants")
+    return [_participant(person) for person in people]
 
 
 def _participant(person: object) -> Participant:
     if isinstance(person, Participant):
-        return person
-    if not isinstance(person, str) or not person:
-        raise OptionError("publishers", person, "an identity, or a Participant")
-    return Participant(check_text("publishers", person))
+        return Participant(
+            _named("publisher.identity", person.identity, "an identity"),
+            name=check_text("publisher.name", person.name),
+            sid=check_text("publisher.sid", person.sid),
+            metadata=check_text("publisher.metadata", person.metadata),
+            attributes=check_pairs("publisher.attributes", person.attributes),
+        )
+    return Participant(_named("publishers", person, "an identity, or a Participant"))
 
 
-def _id(job_id: object) -> str:
-    if not isinstance(job_id, str) or not job_id:
-        raise OptionError("job_id", job_id, "text, or None for an id that is made up")
-    return check_text("job_id", job_id)
+def _named(name: str, value: object, expected: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise OptionError(name, value, expected)
+    return check_text(name, value)
 
 
-def _name(agent: Agent, asked: str) -> str:
-    if agent.name and asked != agent.name:
+def _name(agent: Agent, asked: object) -> str:
+    name = check_text("agent_name", asked)
+    if agent.name and name != agent.name:
         raise OptionError("agent_name", asked, f"{agent.name!r}, this server's agent")
-    return asked
+    return name

@@ -19,7 +19,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 from ipc import fds
 from ipc.mark import make_mark
@@ -31,8 +31,6 @@ logger = logging.getLogger("greenroom.launch")
 
 # What multiprocessing has for a child whose exit status nobody knows.
 _UNKNOWN_EXIT: Final = 255
-
-T = TypeVar("T")
 
 # linux/pidfd.h, since Linux 6.9: the signal goes to the group that the process leads.
 _PIDFD_SIGNAL_PROCESS_GROUP: Final = 1 << 2
@@ -342,39 +340,3 @@ def duplicate_or_none(fd: int) -> int | None:
         return os.dup(fd)
     except OSError:
         return None
-
-
-async def in_thread(work: Callable[[], T], name: str) -> T:
-    """Run *work* in a thread of its own that ends with it, and return its result.
-
-    Why not the loop's executor: its threads stay, and belong to the host program.
-    Cancelled: the work goes on to its end; its result is dropped.
-    """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def settle(value: T | None, error: BaseException | None) -> None:
-        if done.cancelled():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(value)  # type: ignore[arg-type]  # T where there is no error
-
-    def run() -> None:
-        value: T | None = None
-        error: BaseException | None = None
-        try:
-            value = work()
-        except BaseException as exc:  # noqa: BLE001 - handed to whoever awaits
-            error = exc
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(settle, value, error)
-
-    thread = threading.Thread(target=run, name=name, daemon=True)
-    thread.start()
-    try:
-        return await asyncio.shield(done)
-    finally:
-        if done.done():
-            thread.join()

@@ -29,6 +29,7 @@ from supervisor.clock import monotonic
 from supervisor.cpuload import CpuLoad, read_cpu
 from supervisor.cpus import cpu_count
 from supervisor.errors import OptionError
+from supervisor.inthread import attempt
 from supervisor.options import Hook
 
 logger = logging.getLogger("greenroom.load")
@@ -93,7 +94,7 @@ class _Thread:
                 answer.set_result(value)
 
         def there() -> None:
-            value, error = _attempt(function)
+            value, error = attempt(function)
             try:
                 loop.call_soon_threadsafe(back, value, error)
             except RuntimeError:
@@ -111,15 +112,6 @@ class _Thread:
     def _run(self) -> None:
         while (call := self._calls.get()) is not None:
             call()
-
-
-def _attempt(function: Callable[[], object]) -> tuple[object, BaseException | None]:
-    try:
-        return function(), None
-    except StopIteration as exc:  # a future refuses to carry it
-        return None, RuntimeError(f"StopIteration: {exc}")
-    except BaseException as exc:  # noqa: BLE001 - the user's code; even SystemExit must not end us
-        return None, RuntimeError(repr(exc)) if not isinstance(exc, Exception) else exc
 
 
 class LoadMeter:

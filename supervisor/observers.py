@@ -10,6 +10,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from supervisor.announcer import Announcer
+from supervisor.endlog import log_end
 from supervisor.events import Emitter
 from supervisor.job import JobOutcome
 from supervisor.record import JobRecord
@@ -95,11 +96,5 @@ class CountingAnnouncer(Announcer):
     def job_ended(self, job: JobRecord, result: JobOutcome) -> None:
         """A job has its outcome."""
         self._observers.ended(result)
-        logger.info(
-            "job %s ended: %s%s",
-            job.id,
-            result.status.value,
-            f" ({result.error or result.reason})" if result.error or result.reason else "",
-            extra={"greenroom": {"job_id": job.id, "room": job.handle.info.room.name}},
-        )
+        log_end(job.handle.info, result)
         super().job_ended(job, result)

@@ -16,9 +16,16 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from supervisor import clock, travel
 from supervisor.applied import MB, blueprint_of, check_size
-from supervisor.checks import check_bool, check_choice, check_int, check_number, check_text
+from supervisor.checks import (
+    check_bool,
+    check_choice,
+    check_hook,
+    check_id,
+    check_int,
+    check_number,
+)
 from supervisor.cpus import cpu_count
-from supervisor.errors import OptionError, PoolClosed
+from supervisor.errors import PoolClosed
 from supervisor.events import Callback, Emitter
 from supervisor.handle import JobHandle
 from supervisor.ids import job_ids
@@ -81,8 +88,7 @@ class ProcessPool:
     ) -> None:
         check_choice("results", results, (PICKLE, DATA))
         check_bool("handle_signals", handle_signals)
-        if initializer is not None and not callable(initializer):
-            raise OptionError("initializer", initializer, "a function, or None")
+        check_hook("initializer", initializer)
         options.setdefault("max_jobs", cpu_count())
         self._options = PoolOptions().replace(**options)
         self._data_only = results == DATA
@@ -207,7 +213,8 @@ class ProcessPool:
             timeout: wall time in seconds from the hand-over; ``job_timeout`` unless given.
             memory_limit_mb: PSS of the job's process tree at which it is killed;
                 ``job_memory_limit_mb`` unless given.
-            job_id: its name in logs, titles and statistics; made up unless given.
+            job_id: its name in logs, titles and statistics, which others may have as well;
+                made up unless given.
 
         Raises:
             OptionError: a limit or the id is not what it should be.
@@ -225,7 +232,7 @@ class ProcessPool:
         else:
             check_number("memory_limit_mb", memory_limit_mb, above=0.0)
         if job_id is not None:
-            check_text("job_id", job_id)
+            job_id = check_id("job_id", job_id)
         kind, body = travel.pack_call(function, tuple(args), dict(kwargs or {}))
         check_size(body, self._options)
         if job_id is None:

@@ -12,10 +12,12 @@ import inspect
 import logging
 from collections.abc import Awaitable, Generator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
+from supervisor.checks import check_pairs, check_text
 from supervisor.child.calls import is_coroutine_function
+from supervisor.inthread import in_thread
 from supervisor.job import AcceptArguments, JobInfo, Participant, Room
-from supervisor.launch import in_thread
 from supervisor.options import Hook
 
 logger = logging.getLogger("greenroom.request")
@@ -95,16 +97,15 @@ class JobRequest:
 
         Raises:
             RuntimeError: the request was answered before.
-            TypeError: an argument is no text.
+            OptionError: an argument is no text, or none that can be sent as UTF-8.
         """
-        for label, value in (("name", name), ("identity", identity), ("metadata", metadata)):
-            if not isinstance(value, str):
-                raise TypeError(f"{label}={value!r}: expected text")
-        pairs = dict(attributes or {})
-        for key, value in pairs.items():
-            if not isinstance(key, str) or not isinstance(value, str):
-                raise TypeError(f"attributes[{key!r}]={value!r}: expected text")
-        self._give(AcceptArguments(name, identity or f"agent-{self.id}", metadata, pairs))
+        arguments = AcceptArguments(
+            check_text("name", name),
+            check_text("identity", identity) or f"agent-{self.id}",
+            check_text("metadata", metadata),
+            {} if attributes is None else check_pairs("attributes", attributes),
+        )
+        self._give(arguments)
         return _Done()
 
     def reject(self, *, terminate: bool = False) -> Awaitable[None]:
@@ -136,38 +137,58 @@ def accept_by_default(job: JobInfo) -> AcceptArguments:
 async def ask(on_request: Hook, job: JobInfo, seconds: float) -> AcceptArguments | Rejected:
     """Return what the user says to *job*, within *seconds*.
 
-    An exception, no answer and no time are a rejection, and are logged.
+    An exception of whatever kind, no answer and no time are a rejection, and are logged.
+
+    Cancelled: the user's function is too, and is not waited for.
     """
     request = JobRequest(job)
+    call = asyncio.ensure_future(_call(on_request, request))
     try:
-        await asyncio.wait_for(_call(on_request, request), seconds)
-    except asyncio.TimeoutError:
+        await asyncio.wait({call}, timeout=seconds)
+    finally:
+        # It may refuse to end: then it has its own time, and the dispatcher its answer.
+        if not call.done():
+            _STUBBORN.add(call)
+            call.add_done_callback(_ended_late)
+            call.cancel()
+    if not call.done():
         # Answered and still busy with something else: the answer counts.
         if request._answer is None:
             return _refuse(job, f"on_request did not answer within {seconds:.3g} s")
-    except Exception as exc:  # noqa: BLE001 - the user's code: an answer is due all the same
-        logger.exception("on_request raised for job %s, which is rejected", job.id)
-        return Rejected(detail=f"on_request raised {type(exc).__name__}: {exc}")
+    elif call.cancelled():
+        # Not by us, nor by whoever waits: by something that it had waited for.
+        return _refuse(job, "on_request raised CancelledError")
+    elif (raised := call.exception()) is not None:
+        logger.error("on_request raised for job %s, which is rejected", job.id, exc_info=raised)
+        return Rejected(detail=f"on_request raised {type(raised).__name__}: {raised}")
     if request._answer is None:
         return _refuse(job, "on_request neither accepted nor rejected")
     return request._answer
 
 
+# Calls whose time is over: the loop itself would not keep them from being collected.
+_STUBBORN: Final[set[asyncio.Task[None]]] = set()
+
+
+def _ended_late(call: asyncio.Task[None]) -> None:
+    _STUBBORN.discard(call)
+    if not call.cancelled() and (raised := call.exception()) is not None:
+        logger.warning("on_request raised after its time was over", exc_info=raised)
+
+
 async def _call(on_request: Hook, request: JobRequest) -> None:
     try:
-        await _call_either(on_request, request)
+        if is_coroutine_function(on_request):
+            result = on_request(request)
+        else:
+            result = await in_thread(lambda: on_request(request), "greenroom-on-request")
+        if inspect.isawaitable(result):
+            await result
     except SystemExit as exc:
         # Raised in a task it would end the server's loop.
         raise RuntimeError(f"it called sys.exit({exc.code!r})") from exc
-
-
-async def _call_either(on_request: Hook, request: JobRequest) -> None:
-    if is_coroutine_function(on_request):
-        result = on_request(request)
-    else:
-        result = await in_thread(lambda: on_request(request), "greenroom-on-request")
-    if inspect.isawaitable(result):
-        await result
+    except KeyboardInterrupt as exc:
+        raise RuntimeError("it raised KeyboardInterrupt") from exc
 
 
 def _refuse(job: JobInfo, what: str) -> Rejected:

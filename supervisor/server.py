@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from supervisor import intake
-from supervisor.checks import check_hook, check_number
-from supervisor.dispatch.base import NOT_OPEN, Answer, Dispatcher, Place
+from supervisor.checks import check_function, check_hook, check_number, check_text
+from supervisor.dispatch.base import NOT_YET, Answer, Dispatcher
+from supervisor.dispatch.together import start_all
 from supervisor.errors import (
     JobRejected,
     NotAdmitted,
@@ -177,17 +178,18 @@ class AgentServer:
             on_session_end: called in the job's process after it, with its context.
 
         Raises:
-            OptionError: something is not a function, or not a ServerType.
+            OptionError: something is not a function, or one with ``yield``; the name is no
+                text; *type* is no ServerType.
             RuntimeError: there is an entrypoint already.
         """
+        agent_name = check_text("agent_name", agent_name)
         check_hook("on_request", on_request)
         check_hook("on_session_end", on_session_end)
         if not isinstance(type, ServerType):
             raise OptionError("type", type, "ServerType.ROOM or ServerType.PUBLISHER")
 
         def register(function: F) -> F:
-            if not callable(function):
-                raise OptionError("the entrypoint", function, "a function that takes a JobContext")
+            check_function("the entrypoint", function, "a function that takes a JobContext")
             if self._entrypoint is not None:
                 raise RuntimeError("this server has an entrypoint already; use one server for each")
             self._entrypoint = function
@@ -306,9 +308,9 @@ class AgentServer:
         Raises:
             OptionError: an argument is not what it should be.
             NotAdmitted: the server takes no more jobs now. None of them was taken.
-            JobRejected: ``on_request`` said no to one of them. None was taken.
-            PayloadTooLarge: one of them is over ``max_payload_mb``. Those before it may have
-                begun, and are cancelled.
+            JobRejected: ``on_request`` said no to one of them, or there is a job of that id.
+                None was taken.
+            PayloadTooLarge: one of them is over ``max_payload_mb``. None was taken.
 
         Cancelled: none of them was taken.
         """
@@ -319,22 +321,9 @@ class AgentServer:
             agent_name=agent_name,
             job_id=job_id,
         )
-        places: list[Place] = []
-        handles: list[JobHandle[Any]] = []
-        try:
-            for info in infos:
-                answer = await self.offer(info)
-                if answer.place is None:
-                    raise _refused(answer)
-                places.append(answer.place)
-            while places:
-                handles.append(places.pop(0).start())
-        except BaseException:
-            for place in places:
-                place.give_back()
-            for handle in handles:
-                handle.cancel("another job of its request could not be started")
-            raise
+        handles = await start_all(self, infos)
+        if isinstance(handles, Answer):
+            raise _refused(handles)
         return handles
 
     def job_infos(
@@ -364,7 +353,7 @@ class AgentServer:
     async def offer(self, job: JobInfo) -> Answer:
         """Say whether the server takes *job*, and keep a place for it if so."""
         if self._serving is None:
-            return NOT_OPEN
+            return NOT_YET
         return await self._serving.booking.offer(job)
 
     def registered(self, dispatcher: Dispatcher, server_id: str) -> None:

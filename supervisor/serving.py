@@ -112,7 +112,11 @@ class Serving:
         )
         self.meter = LoadMeter(options.load_fnc, server)
         self.booking = Booking(
-            server, self.meter, standing=self._standing, start_job=self._start_job
+            server,
+            self.meter,
+            standing=self._standing,
+            pack=self._pack,
+            start_job=self._start_job,
         )
         self.drain = Drain(
             loop,
@@ -170,9 +174,11 @@ class Serving:
             await self.drain.wait()
         except BaseException:
             # A start that failed, or a cancelled run: nothing may be left behind.
+            self.booking.close()
             await self.workers.close(kill=True)
             await self._close_edges()
             raise
+        self.booking.close()
         await self.workers.close()
         await self._close_edges()
         if self._takeover is not None:
@@ -201,7 +207,7 @@ class Serving:
         if heir:  # the predecessor had the port until now
             port = options.port if options.port != 0 else inheritance.port
             await self.observers.start(self._server, options.host, port)
-        self.booking.is_open = True
+        self.booking.open()
         if takeover is not None:
             takeover.resume(inheritance, made)
         for dispatcher in made:
@@ -217,7 +223,6 @@ class Serving:
         return make_dispatchers(options, self._server.agent, path=link.path, listener=link.listener)
 
     async def _close_edges(self) -> None:
-        self.booking.is_open = False
         # Side by side: each may take what little time there is after the deadline.
         await asyncio.gather(*(dispatcher.close() for dispatcher in self._dispatchers))
         await self.observers.close()
@@ -269,10 +274,13 @@ class Serving:
 
     # ── jobs ─────────────────────────────────────────────────────────────────
 
-    def _start_job(self, info: JobInfo, session: Session) -> JobHandle[Any]:
-        options = self._server.options
+    def _pack(self, session: Session) -> bytes:
         body = msgspec.msgpack.encode(session)
-        check_size(body, options)
+        check_size(body, self._server.options)
+        return body
+
+    def _start_job(self, info: JobInfo, body: bytes) -> JobHandle[Any]:
+        options = self._server.options
         handle: JobHandle[Any] = JobHandle(info, cancel=self._cancel)
         record = JobRecord(
             info.id,

@@ -15,13 +15,13 @@ from typing import Any
 
 from supervisor.child import spawned
 from supervisor.child.boot import Sealed
+from supervisor.inthread import in_thread
 from supervisor.launch import (
     Blueprint,
     FreshProcess,
     LaunchEvents,
     SideOfChild,
     duplicate_or_none,
-    in_thread,
     open_pidfd,
     watch_exit,
 )

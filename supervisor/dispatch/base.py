@@ -28,6 +28,14 @@ class Place(Protocol):
         """The job, with what ``accept`` was given."""
         ...
 
+    def check(self) -> None:
+        """Raise what :meth:`start` would raise because of the job itself. The place stays kept.
+
+        Raises:
+            PayloadTooLarge: it is over ``max_payload_mb``.
+        """
+        ...
+
     def start(self, *, url: str = "", token: str = "") -> JobHandle[Any]:
         """Hand the job over; *url* and *token* let it join its room."""
         ...
@@ -65,8 +73,9 @@ class Answer(msgspec.Struct, frozen=True):
         return self.place.job.accept_arguments
 
 
-# Before a server takes jobs, and once it is gone.
-NOT_OPEN: Final = Answer(reason="not ready", detail="the server does not run")
+# What a server says whose doors are shut: before it serves, and from its end on.
+NOT_YET: Final = Answer(reason="not ready", detail="the server does not run yet")
+NO_MORE: Final = Answer(reason="not ready", detail="the server has ended")
 
 
 class Host(Protocol):

@@ -32,8 +32,10 @@ import msgspec
 from aiohttp import web
 from msgspec.structs import asdict
 
-from supervisor.dispatch.base import Host, Place
+from ipc.errors import PayloadTooLarge
+from supervisor.dispatch.base import Answer, Host
 from supervisor.dispatch.sockets import ControlSocket, peer_uid
+from supervisor.dispatch.together import start_all
 from supervisor.dispatch.wire import (
     DrainBody,
     History,
@@ -47,6 +49,7 @@ from supervisor.dispatch.wire import (
     refusal,
     respond,
 )
+from supervisor.errors import SupervisorError
 from supervisor.handle import JobHandle
 from supervisor.job import JobInfo, Participant, Room
 
@@ -277,23 +280,21 @@ class LocalDispatcher:
         return infos
 
     async def _accept(self, infos: list[JobInfo]) -> list[JobHandle[Any]] | web.Response:
-        """Offer all, then start all; or give back what was kept and say why."""
-        places: list[Place] = []
-        handles: list[JobHandle[Any]] = []
+        """Start all and show them; or start none and say why."""
         try:
-            for info in infos:
-                answer = await self._host.offer(info)
-                if answer.place is None:
-                    return refusal(answer)
-                places.append(answer.place)
-            while places:
-                handles.append(places.pop(0).start())
-                self.track(handles[-1])
-            return handles
+            handles = await start_all(self._host, infos)
+        except PayloadTooLarge as exc:
+            sentence = str(exc)
+            raise web.HTTPRequestEntityTooLarge(exc.limit, exc.size, text=sentence) from exc
+        except SupervisorError as exc:
+            raise failure(web.HTTPServiceUnavailable, str(exc)) from exc
         finally:
-            for place in places:
-                place.give_back()
             self._offered.difference_update(info.id for info in infos)
+        if isinstance(handles, Answer):
+            return refusal(handles)
+        for handle in handles:
+            self.track(handle)
+        return handles
 
     async def _wait(self, handles: list[JobHandle[Any]], seconds: float | None) -> None:
         """Return when all have ended, *seconds* are over (None: never) or we close."""

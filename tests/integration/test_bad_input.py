@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import pickle
 import sys
@@ -22,6 +23,7 @@ from supervisor import (
     JobRejected,
     JobRequest,
     JobStatus,
+    NotAdmitted,
     PreloadFailed,
     ProcessPool,
     ResultError,
@@ -144,6 +146,56 @@ def test_a_second_entrypoint_is_refused() -> None:
 def test_hooks_that_cannot_be_called_are_refused(name: str) -> None:
     with pytest.raises(TypeError, match=f"{name}=3: expected a function, or None"):
         AgentServer().rtc_session(**{name: 3})  # type: ignore[call-overload]
+
+
+def yields(job: object) -> Iterator[None]:
+    yield
+
+
+async def yields_later(job: object) -> AsyncIterator[None]:
+    yield
+
+
+class Yields:
+    """Called, it gives a generator."""
+
+    def __call__(self, job: object) -> Iterator[None]:
+        yield
+
+
+@pytest.mark.parametrize(
+    "function",
+    [yields, yields_later, Yields(), functools.partial(yields)],
+    ids=["plain", "async", "object", "partial"],
+)
+def test_functions_that_would_run_nothing_are_refused(function: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match=r"entrypoint=.* without yield: with it, a call runs noth"):
+        AgentServer().rtc_session(function)
+    for hook in ("on_request", "on_session_end"):
+        with pytest.raises(ValueError, match=f"{hook}=.* without yield"):
+            AgentServer().rtc_session(lambda ctx: None, **{hook: function})  # type: ignore[call-overload]
+    for hook in ("setup_fnc", "preload_fnc", "load_fnc"):
+        with pytest.raises(ValueError, match=f"{hook}=.* without yield"):
+            AgentServer(**{hook: function})
+    with pytest.raises(ValueError, match=r"initializer=.* without yield"):
+        ProcessPool(initializer=function)
+
+
+@pytest.mark.parametrize("name", [None, 3, b"greeter", "\ud800"])
+def test_an_agents_name_is_text(name: Any) -> None:
+    with pytest.raises(ValueError, match=r"agent_name=.*: expected a string"):
+        AgentServer().rtc_session(lambda ctx: None, agent_name=name)
+
+
+async def test_a_server_says_whether_it_does_not_run_yet_or_not_any_more() -> None:
+    server = AgentServer(port=None, num_idle_processes=1)
+    server.rtc_session(lambda ctx: None)
+    with pytest.raises(NotAdmitted, match="the server does not run yet"):
+        await server.submit_job(room="r")
+    async with serving(server):
+        pass
+    with pytest.raises(NotAdmitted, match="the server has ended"):
+        await server.submit_job(room="r")
 
 
 async def test_a_server_runs_once() -> None:
@@ -410,7 +462,7 @@ async def accept_with_a_number(request: JobRequest) -> None:
         (say_nothing_in_on_request, "on_request neither accepted nor rejected"),
         (block_in_on_request, "on_request did not answer within"),
         (accept_twice, "was answered before"),
-        (accept_with_a_number, "TypeError: name=7: expected text"),
+        (accept_with_a_number, "OptionError: name=7: expected a string"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -434,6 +486,40 @@ async def test_an_on_request_that_fails_rejects_its_job_only(
         with pytest.raises(JobRejected, match=complaint):
             await soon(bad)
         assert server.active_jobs == []
+
+
+async def test_what_is_cancelled_inside_on_request_does_not_cancel_who_submits() -> None:
+    async def on_request(request: JobRequest) -> None:
+        lookup = asyncio.get_running_loop().create_future()
+        lookup.cancel()
+        await lookup
+
+    async with serving(lambda ctx: None, on_request=on_request) as server:
+        with pytest.raises(JobRejected, match="on_request raised CancelledError"):
+            await soon(server.submit_job(room="r"))
+        assert server.active_jobs == []
+
+
+async def test_a_server_that_is_cancelled_while_it_asks_does_not_admit() -> None:
+    asked = asyncio.Event()
+
+    async def on_request(request: JobRequest) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    server = AgentServer(port=None, num_idle_processes=1, load_threshold=float("inf"))
+    server.rtc_session(lambda ctx: None, on_request=on_request)
+    started = asyncio.Event()
+    server.on("started", lambda event: started.set())
+    running = asyncio.ensure_future(server.run())
+    await soon(started.wait())
+    submitting = asyncio.ensure_future(server.submit_job(room="r"))
+    await soon(asked.wait())
+    running.cancel()
+    with pytest.raises(NotAdmitted, match="draining"):
+        await soon(submitting)
+    with pytest.raises(asyncio.CancelledError):
+        await soon(running)
 
 
 async def test_a_job_id_that_is_taken_is_refused(reports: Reports) -> None:

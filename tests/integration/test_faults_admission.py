@@ -217,7 +217,7 @@ async def test_a_server_whose_setup_keeps_failing_admits_nothing_and_recovers_by
         # 3. Nothing more is admitted, and whoever asks is told.
         with pytest.raises(NotAdmitted, match="no worker is warm and setup keeps failing"):
             await soon(server.submit_job(room="any"))
-        assert server.not_ready() == "not ready no worker is warm and setup keeps failing"
+        assert server.not_ready() == "not ready (no worker is warm and setup keeps failing)"
         assert await get(server.http_port, "/readyz") == (503, f"{server.not_ready()}\n")
         assert (await get(server.http_port, "/healthz"))[0] == 200
         # 4. It recovers by itself.

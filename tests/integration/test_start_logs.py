@@ -143,6 +143,12 @@ def test_under_load_each_line_is_json_and_each_jobs_lines_are_there_in_order(
     ended = [each["message"] for each in records if " ended: " in each["message"]]
     assert len(ended) == JOBS
     assert len([each for each in ended if "SIGSEGV" in each]) == JOBS // 8
+    raised = [each for each in records if "failed (ValueError: two" in each["message"]]
+    assert len(raised) == JOBS // 8
+    for record in raised:
+        assert (record["level"], record["logger"]) == ("ERROR", "greenroom.server")
+        assert 'raise ValueError("two\\nlines of it")' in record["exception"], "where it raised"
+        assert record["exception"].endswith("ValueError: two\nlines of it")
 
 
 def test_a_reader_that_stops_reading_does_not_stop_the_server(program: Program) -> None:

@@ -43,8 +43,14 @@ class FakePlace:
     def job(self) -> JobInfo:
         return self._job
 
+    def check(self) -> None:
+        assert not self._used
+
     def start(self, *, url: str = "", token: str = "") -> JobHandle[Any]:
         self._use()
+        if self._host.failure is not None:
+            del self._host.promised[self._job.id]
+            raise self._host.failure
         return self._host.run_job(self._job)
 
     def give_back(self) -> None:
@@ -78,6 +84,7 @@ class FakeHost:
         self.given_back: list[str] = []
         self.given_up: list[SupervisorError] = []
         self.listeners: dict[str, list[Callable[[Any], object]]] = {}
+        self.failure: Exception | None = None  # what keeps jobs from being started
         self.offers = 0
         self.answering = asyncio.Event()  # cleared: offers wait, as a slow on_request makes them
         self.answering.set()

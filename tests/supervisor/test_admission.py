@@ -26,12 +26,12 @@ READY = Standing(draining=False, ready=True, load=0.0, load_threshold=0.7)
         pytest.param(replace(READY, load=0.69), None, id="below the threshold"),
         pytest.param(
             replace(READY, load=0.7),
-            Refusal("load", "the load is 0.70, load_threshold is 0.7"),
+            Refusal("load", "0.70; load_threshold is 0.7"),
             id="at the threshold",
         ),
         pytest.param(
             replace(READY, load=0.93),
-            Refusal("load", "the load is 0.93, load_threshold is 0.7"),
+            Refusal("load", "0.93; load_threshold is 0.7"),
             id="over the threshold",
         ),
         pytest.param(
@@ -41,7 +41,7 @@ READY = Standing(draining=False, ready=True, load=0.0, load_threshold=0.7)
         ),
         pytest.param(
             replace(READY, load=math.nan),
-            Refusal("load", "the load is nan, load_threshold is 0.7"),
+            Refusal("load", "nan; load_threshold is 0.7"),
             id="a load that is no number counts as full",
         ),
         pytest.param(
@@ -63,7 +63,7 @@ READY = Standing(draining=False, ready=True, load=0.0, load_threshold=0.7)
         ),
         pytest.param(
             replace(READY, load=0.5, active_jobs=6, unseen_jobs=2, cpus=4),
-            Refusal("load", "the load is 0.75, load_threshold is 0.7"),
+            Refusal("load", "0.50 and 0.25 for 2 just admitted; load_threshold is 0.7"),
             id="jobs that the load cannot contain yet count like the running ones",
         ),
         pytest.param(
@@ -73,7 +73,7 @@ READY = Standing(draining=False, ready=True, load=0.0, load_threshold=0.7)
         ),
         pytest.param(
             replace(READY, active_jobs=14, unseen_jobs=14),
-            Refusal("load", "the load is 0.70, load_threshold is 0.7"),
+            Refusal("load", "0.00 and 0.70 for 14 just admitted; load_threshold is 0.7"),
             id="a burst on a server at rest stops at a twentieth of a CPU each",
         ),
         pytest.param(

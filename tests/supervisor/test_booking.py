@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
+from ipc.errors import PayloadTooLarge
 from supervisor import clock
 from supervisor.admission import Standing
 from supervisor.booking import Booking
@@ -36,19 +37,26 @@ class Bookings:
         self.handles: dict[str, JobHandle[Any]] = {}
         self._fails = fails
         self.booking = Booking(
-            Server(), LoadMeter(), standing=self._standing, start_job=self._start
+            Server(),
+            LoadMeter(),
+            standing=self._standing,
+            pack=self._pack,
+            start_job=self._start,
         )
-        self.booking.is_open = True
+        self.booking.open()
 
     def _standing(self, *, load: float | None, unseen_jobs: int, active_jobs: int) -> Standing:
         standing = Standing(False, True, 0.0, float("inf"), unseen_jobs, active_jobs)
         self.seen.append(standing)
         return standing
 
-    def _start(self, info: JobInfo, session: Session) -> JobHandle[Any]:
+    def _pack(self, session: Session) -> bytes:
         if self._fails:
-            raise NotAdmitted("draining")
+            raise PayloadTooLarge("the job", 2, 1)
         self.sessions.append(session)
+        return b""
+
+    def _start(self, info: JobInfo, body: bytes) -> JobHandle[Any]:
         handle = self.handles[info.id] = JobHandle(info, cancel=lambda *_: False)
         return handle
 
@@ -65,10 +73,15 @@ class Bookings:
 
 async def test_a_server_that_is_not_open_gives_no_place() -> None:
     at = Bookings()
-    at.booking.is_open = False
-    answer = await at.booking.offer(JobInfo("a"))
-    assert (answer.reason, answer.place) == ("not ready", None)
-    assert at.booking.jobs == []
+    before = Booking(
+        Server(), LoadMeter(), standing=at._standing, pack=at._pack, start_job=at._start
+    )
+    at.booking.close()
+    for booking, why in [(before, "does not run yet"), (at.booking, "has ended")]:
+        answer = await booking.offer(JobInfo("a"))
+        assert (answer.reason, answer.place) == ("not ready", None)
+        assert answer.detail == f"the server {why}"
+        assert booking.jobs == []
 
 
 async def test_a_place_is_a_session_with_what_it_was_started_with() -> None:
@@ -96,7 +109,10 @@ async def test_a_place_is_used_once(first: str, second: str) -> None:
 async def test_a_job_that_cannot_be_handed_over_gives_its_place_back() -> None:
     at = Bookings(fails=True)
     place = await at.place("a")
-    with pytest.raises(NotAdmitted):
+    with pytest.raises(PayloadTooLarge):
+        place.check()
+    assert [job.id for job in at.booking.jobs] == ["a"], "asked only"
+    with pytest.raises(PayloadTooLarge):
         place.start()
     assert at.booking.jobs == []
     await soon(at.booking.wait_no_promises())

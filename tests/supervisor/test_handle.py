@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import pickle
+from collections.abc import Callable
 
 import pytest
 
@@ -55,6 +57,12 @@ async def waits(handle: Handle) -> asyncio.Task[object]:
     await asyncio.sleep(0)
     assert not task.done()
     return task
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_there_is_one_handle_of_a_job(handle: Handle, copied: Callable[[Handle], object]) -> None:
+    with pytest.raises(TypeError, match=r"a JobHandle cannot be copied or sent.*send its id"):
+        copied(handle)
 
 
 # ── where it stands ──────────────────────────────────────────────────────────

@@ -32,6 +32,9 @@ class Place:
     def __init__(self, job_id: str) -> None:
         self.job = JobInfo(job_id, accept_arguments=AcceptArguments(identity=f"agent-{job_id}"))
 
+    def check(self) -> None:
+        raise NotImplementedError
+
     def start(self, *, url: str = "", token: str = "") -> Any:
         raise NotImplementedError
 

@@ -30,6 +30,9 @@ class Place:
     def __init__(self, arguments: AcceptArguments) -> None:
         self.job = JobInfo("AJ_1", accept_arguments=arguments)
 
+    def check(self) -> None:
+        raise NotImplementedError
+
     def start(self, *, url: str = "", token: str = "") -> Any:
         raise NotImplementedError
 

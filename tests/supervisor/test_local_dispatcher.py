@@ -21,10 +21,11 @@ from typing import Any
 import aiohttp
 import pytest
 
+from ipc.errors import PayloadTooLarge
 from supervisor.dispatch import local, sockets, wire
 from supervisor.dispatch.base import Dispatcher
 from supervisor.dispatch.local import LocalDispatcher
-from supervisor.errors import SupervisorError
+from supervisor.errors import PoolClosed, SupervisorError
 from supervisor.job import JobError, JobInfo, JobStatus, ServerType
 from tests.supervisor.fakes_host import FakeHost
 
@@ -141,6 +142,25 @@ async def test_several_publishers_are_all_or_nothing(directory: Path) -> None:
     assert not host.active_jobs
     assert (await submit(dispatcher, publishers=["a", "b"], job_id="J"))[0] == 202
     await dispatcher.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "sentence"),
+    [
+        (PayloadTooLarge("the job", 2, 1, "raise max_payload_mb"), 413, "raise max_payload_mb"),
+        (PoolClosed("the pool is closed"), 503, "the pool is closed"),
+    ],
+    ids=["too large", "closed"],
+)
+async def test_a_job_that_was_accepted_and_cannot_be_started_is_told_with_the_reason(
+    dispatcher: LocalDispatcher, host: FakeHost, error: Exception, status: int, sentence: str
+) -> None:
+    host.failure = error
+    said, answer = await submit(dispatcher, job_id="J-1")
+    assert said == status
+    assert sentence in answer["error"]
+    host.failure = None
+    assert (await submit(dispatcher, job_id="J-1"))[0] == 202, "its id is free again"
 
 
 async def test_waiting_ends_with_the_job(dispatcher: LocalDispatcher, host: FakeHost) -> None:

@@ -1,0 +1,48 @@
+"""How the end of a job is logged, where nobody holds its handle.
+
+What nobody asked for is an error, with the job's own traceback: a server's log is
+the one place where an entrypoint that raised can be seen to have done so. A
+limit that was enforced is a warning. Everything else went as somebody wanted.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from supervisor.job import JobInfo, JobOutcome, JobStatus
+
+logger = logging.getLogger("greenroom.server")
+
+
+def level_of(outcome: JobOutcome) -> int:
+    """Return the level at which this end is logged."""
+    if outcome.status is JobStatus.TIMED_OUT:
+        return logging.WARNING
+    if outcome.status not in (JobStatus.FAILED, JobStatus.KILLED):
+        return logging.INFO
+    return logging.WARNING if outcome.asked_to_stop else logging.ERROR
+
+
+def log_end(job: JobInfo, outcome: JobOutcome) -> None:
+    """Log that *job* ended as *outcome* says, on ``greenroom.server``."""
+    level = level_of(outcome)
+    if not logger.isEnabledFor(level):
+        return
+    why = outcome.error or outcome.reason
+    message = f"job {job.id} ended: {outcome.status.value}" + (f" ({why})" if why else "")
+    file, line, function, _ = logger.findCaller()
+    record = logger.makeRecord(
+        logger.name,
+        level,
+        file,
+        line,
+        "%s",
+        (message,),
+        None,
+        function,
+        extra={"greenroom": {"job_id": job.id, "room": job.room.name}},
+    )
+    if outcome.error is not None and outcome.error.traceback:
+        # The text and no exception: what was raised stays in its process.
+        record.exc_text = outcome.error.traceback.rstrip()
+    logger.handle(record)
