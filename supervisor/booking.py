@@ -55,11 +55,6 @@ class Asked(Protocol):
         """What jobs see as ``worker_id``."""
         ...
 
-    @property
-    def on_request(self) -> Hook | None:
-        """The user's function of that name."""
-        ...
-
 
 class KeptPlace(msgspec.Struct, eq=False):
     """A place for one job: start it or give it back, once.
@@ -108,6 +103,7 @@ class Booking:
 
     Args:
         server: who the jobs are offered to.
+        on_request: the user's function of that name.
         meter: measures the load.
         standing: returns the facts of the moment, most of which are not kept here,
             from those that are.
@@ -122,12 +118,14 @@ class Booking:
         server: Asked,
         meter: LoadMeter,
         *,
+        on_request: Hook | None,
         standing: StandingOf,
         pack: Pack,
         start_job: StartJob,
     ) -> None:
         self._server = server
         self._meter = meter
+        self._on_request = on_request
         self._standing = standing
         self._pack = pack
         self._start_job = start_job
@@ -178,7 +176,7 @@ class Booking:
             refusal = await self._admit_in_turn(job)
         if refusal is not None:
             return refusal
-        on_request = self._server.on_request
+        on_request = self._on_request
         if on_request is None:
             return self._accepted(job, accept_by_default(job))
         left = max(0.05, ANSWER_WITHIN - (clock.monotonic() - began))

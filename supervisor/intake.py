@@ -70,7 +70,9 @@ def _room(room: object) -> Room:
             sid=check_text("room.sid", room.sid),
             metadata=check_text("room.metadata", room.metadata),
         )
-    return Room(_named("room", room, "a room's name, or a Room"))
+    if not isinstance(room, str) or not room:
+        raise OptionError("room", room, "a room's name, or a Room")
+    return Room(check_text("room", room))
 
 
 def _participants(people: object) -> list[Participant]:

@@ -22,6 +22,9 @@ from supervisor.options import Hook
 
 logger = logging.getLogger("greenroom.request")
 
+# Calls whose time is over and that have not ended: the loop itself would not keep them.
+_STUBBORN: Final[set[asyncio.Task[None]]] = set()
+
 
 @dataclass(frozen=True)
 class Rejected:
@@ -164,10 +167,6 @@ async def ask(on_request: Hook, job: JobInfo, seconds: float) -> AcceptArguments
     if request._answer is None:
         return _refuse(job, "on_request neither accepted nor rejected")
     return request._answer
-
-
-# Calls whose time is over: the loop itself would not keep them from being collected.
-_STUBBORN: Final[set[asyncio.Task[None]]] = set()
 
 
 def _ended_late(call: asyncio.Task[None]) -> None:

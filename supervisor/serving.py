@@ -114,6 +114,7 @@ class Serving:
         self.booking = Booking(
             server,
             self.meter,
+            on_request=server.on_request,
             standing=self._standing,
             pack=self._pack,
             start_job=self._start_job,

@@ -17,7 +17,6 @@ from supervisor.errors import NotAdmitted
 from supervisor.handle import JobHandle
 from supervisor.job import JobInfo, JobOutcome, JobStatus, Session
 from supervisor.load import LoadMeter
-from supervisor.options import Hook
 from tests.integration.conftest import soon
 
 
@@ -25,7 +24,6 @@ class Server:
     """One that is asked for nothing but its name."""
 
     id = "S-1"
-    on_request: Hook | None = None
 
 
 class Bookings:
@@ -39,6 +37,7 @@ class Bookings:
         self.booking = Booking(
             Server(),
             LoadMeter(),
+            on_request=None,
             standing=self._standing,
             pack=self._pack,
             start_job=self._start,
@@ -74,7 +73,12 @@ class Bookings:
 async def test_a_server_that_is_not_open_gives_no_place() -> None:
     at = Bookings()
     before = Booking(
-        Server(), LoadMeter(), standing=at._standing, pack=at._pack, start_job=at._start
+        Server(),
+        LoadMeter(),
+        on_request=None,
+        standing=at._standing,
+        pack=at._pack,
+        start_job=at._start,
     )
     at.booking.close()
     for booking, why in [(before, "does not run yet"), (at.booking, "has ended")]:
