@@ -221,6 +221,14 @@ class OptionError(SupervisorError, ValueError, TypeError):
         return f"{self.name}={self.value!r}: expected {self.expected}"
 
 
+def text_of(error: BaseException) -> str:
+    """Return ``str(error)``, or that there is none: a user's ``__str__`` may raise anything."""
+    try:
+        return str(error)
+    except Exception as exc:  # noqa: BLE001 - see above
+        return f"<its __str__ raised {type(exc).__name__}>"
+
+
 def _ending(what: str, exit: Exit | None, reason: str) -> str:
     parts = [what]
     if exit is not None:

@@ -16,6 +16,7 @@ from typing import Final
 
 from supervisor.checks import check_pairs, check_text
 from supervisor.child.calls import is_coroutine_function
+from supervisor.errors import text_of
 from supervisor.inthread import in_thread
 from supervisor.job import AcceptArguments, JobInfo, Participant, Room
 from supervisor.options import Hook
@@ -163,7 +164,7 @@ async def ask(on_request: Hook, job: JobInfo, seconds: float) -> AcceptArguments
         return _refuse(job, "on_request raised CancelledError")
     elif (raised := call.exception()) is not None:
         logger.error("on_request raised for job %s, which is rejected", job.id, exc_info=raised)
-        return Rejected(detail=f"on_request raised {type(raised).__name__}: {raised}")
+        return Rejected(detail=f"on_request raised {type(raised).__name__}: {text_of(raised)}")
     if request._answer is None:
         return _refuse(job, "on_request neither accepted nor rejected")
     return request._answer

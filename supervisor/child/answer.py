@@ -17,6 +17,7 @@ from ipc import fds
 from ipc.messages import ErrorText, Finished, RunJob, cut
 from supervisor import travel
 from supervisor.child.run import Ending
+from supervisor.errors import text_of
 
 # How long a reason and an error's message may be on the wire, in bytes.
 _REASON_TEXT: Final = 1024
@@ -118,9 +119,5 @@ def _pack_data(value: object) -> bytes:
 
 def error_text(error: BaseException) -> ErrorText:
     """Return *error* as text that fits into a frame."""
-    try:
-        message = str(error)
-    except Exception as exc:  # noqa: BLE001 - a user's __str__ may raise anything
-        message = f"<its __str__ raised {type(exc).__name__}>"
     told = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    return ErrorText(type(error).__name__, cut(message, _MESSAGE_TEXT), cut(told))
+    return ErrorText(type(error).__name__, cut(text_of(error), _MESSAGE_TEXT), cut(told))

@@ -32,6 +32,13 @@ class Voice(str, Enum):
     ALTO = "alto"
 
 
+class Mute(Exception):
+    """Cannot be shown."""
+
+    def __str__(self) -> str:
+        raise LookupError
+
+
 async def awaits_what_is_cancelled(request: JobRequest) -> None:
     lookup = asyncio.get_running_loop().create_future()
     lookup.cancel()
@@ -66,6 +73,7 @@ def raises_later(error: BaseException) -> Callable[[JobRequest], Any]:
         (raises(StopIteration()), "on_request raised RuntimeError: StopIteration: "),
         (raises(Stop("now")), "on_request raised Stop: now"),
         (raises_later(Stop("now")), "on_request raised Stop: now"),
+        (raises(Mute()), "on_request raised Mute: <its __str__ raised LookupError>"),
         (raises(SystemExit(3)), "on_request raised RuntimeError: it called sys.exit(3)"),
         (
             raises(KeyboardInterrupt()),
