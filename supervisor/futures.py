@@ -22,6 +22,7 @@ import logging
 import queue
 import threading
 import traceback
+from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError, process
 from typing import Any, Protocol, TypeVar
 
@@ -33,6 +34,8 @@ from supervisor.results import Parcel, RemoteTraceback, open_parcel
 T = TypeVar("T")
 
 logger = logging.getLogger("greenroom.executor")
+# Where programs that know the standard library's executors look for what callbacks raise.
+_standard_logger = logging.getLogger("concurrent.futures")
 
 # States of concurrent.futures._base; their texts are shown by its __repr__.
 _PENDING = "PENDING"
@@ -192,11 +195,20 @@ class JobFuture(Future[T]):
         owner = self._owner
         callbacks: list[object] = self._done_callbacks  # type: ignore[attr-defined]  # private too
         if callbacks and not (owner is not None and owner.deliver(self)):
-            self.run_callbacks()
+            super()._invoke_callbacks()  # type: ignore[misc]  # private, see the module's text
 
     def run_callbacks(self) -> None:
-        """Run the callbacks here. What they raise is logged."""
-        super()._invoke_callbacks()  # type: ignore[misc]  # private, see the module's text
+        """Run each of the callbacks; whatever they raise is logged.
+
+        Runs on: the callbacks' thread. It is everybody's, so not even a SystemExit, which
+        ``future.result()`` may raise in a callback, may end it.
+        """
+        callbacks: list[Callable[[object], object]] = self._done_callbacks  # type: ignore[attr-defined]
+        for callback in callbacks:
+            try:
+                callback(self)
+            except BaseException:  # noqa: BLE001 - see above
+                _standard_logger.exception("exception calling callback for %r", self)
 
     # ── opening ──────────────────────────────────────────────────────────────
 

@@ -12,7 +12,7 @@ from collections.abc import (
     Iterable,
     Mapping,
 )
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, overload
 
 from supervisor import clock, travel
 from supervisor.applied import MB, blueprint_of, check_size
@@ -291,7 +291,8 @@ class ProcessPool:
 
         The handle and not the value, so that one failed job does not end the
         stream. Items are read only as far ahead as *max_in_flight* allows; what is
-        in flight when the stream is closed is cancelled.
+        in flight when the stream is closed is cancelled. What reading an item or
+        submitting it raises comes after the handles of the items before it.
 
         Args:
             function: what to call.
@@ -355,6 +356,10 @@ class ProcessPool:
         self._options = self._options.replace(**changes)
         if self._run is not None:
             self._run.workers.update(self._options)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied or pickled: its workers and its loop are this process's."""
+        raise TypeError("a ProcessPool cannot be copied or sent to another process")
 
     def __repr__(self) -> str:
         now = self.stats()

@@ -2,7 +2,9 @@
 
 The number in flight counts from acceptance until the consumer takes the handle, so
 a consumer that is slow slows down the source, and neither items nor results pile
-up. Handles come in the order of their items, each ended when it comes.
+up. Handles come in the order of their items, each ended when it comes. An error of
+the source, or of submitting, has its place in that order: it is raised after the
+handles of the items before it, however many of them are in flight.
 
 A consumer that leaves early, by an error or by being cancelled, leaves no job
 behind: what is in flight is cancelled when the generator is closed. ``async for``
@@ -13,7 +15,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+)
 from typing import Any, TypeVar
 
 from supervisor.handle import JobHandle
@@ -48,15 +57,23 @@ async def _from_plain(
     max_in_flight: int,
     window: deque[JobHandle[T]],
 ) -> AsyncGenerator[JobHandle[T], None]:
+    source: Iterator[A] | None = iter(items)
+    failure: Exception | None = None
     try:
-        for item in items:
-            window.append(submit(item))
-            if len(window) >= max_in_flight:
-                await window[0].wait()
-                yield window.popleft()
-        while window:
+        while True:
+            while source is not None and len(window) < max_in_flight:
+                try:
+                    window.append(submit(next(source)))
+                except StopIteration:
+                    source = None
+                except Exception as exc:  # noqa: BLE001 - raised when its turn has come
+                    source, failure = None, exc
+            if not window:
+                break
             await window[0].wait()
             yield window.popleft()
+        if failure is not None:
+            raise failure
     finally:
         _cancel(window)
 
@@ -70,6 +87,7 @@ async def _from_async(
     # The next item and the end of the first job are waited for side by side: a
     # source that pauses must not hold back results that are there.
     source: AsyncIterator[A] | None = items.__aiter__()
+    failure: Exception | None = None
     coming: asyncio.Task[A] | None = None
     ending: asyncio.Task[Any] | None = None
     try:
@@ -80,17 +98,21 @@ async def _from_async(
                 ending = asyncio.ensure_future(window[0].wait())
             awaited = {task for task in (coming, ending) if task is not None}
             if not awaited:
-                return
+                break
             await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
             if coming is not None and coming.done():
                 try:
                     window.append(submit(coming.result()))
                 except StopAsyncIteration:
                     source = None
+                except Exception as exc:  # noqa: BLE001 - raised when its turn has come
+                    source, failure = None, exc
                 coming = None
             if ending is not None and ending.done():
                 ending = None
                 yield window.popleft()
+        if failure is not None:
+            raise failure
     finally:
         for task in (coming, ending):
             if task is not None:

@@ -30,16 +30,6 @@ from supervisor import byname
 # shallow enough that a self-referring structure ends.
 _BLAME_DEPTH: Final = 6
 
-# What pickling raises, and what it raises it for. RecursionError: a value nested
-# deeper than the interpreter's stack.
-_PICKLE_ERRORS: Final = (
-    pickle.PicklingError,
-    TypeError,
-    AttributeError,
-    ValueError,
-    RecursionError,
-)
-
 
 # Where the user's script is. Python takes `__file__` from the main module when the
 # script has ended, and only then waits for threads; children that are made until
@@ -139,7 +129,8 @@ def pack(value: Any, what: str) -> bytes:
 
     Raises:
         PicklingError, TypeError, AttributeError: it cannot travel; the class is
-            the one that pickling raised, the text names the object at fault.
+            the one that pickling raised, if it is one of these; the text names the object
+            at fault.
     """
     if type(value) in byname.PLAIN:
         return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
@@ -148,11 +139,11 @@ def pack(value: Any, what: str) -> bytes:
         # that an import can find.
         try:
             return _dumps_by_reference(value)
-        except _PICKLE_ERRORS:
+        except Exception:  # noqa: BLE001 - a class may raise whatever it likes
             pass  # cloudpickle may still know how
     try:
         return _dumps(value)
-    except _PICKLE_ERRORS as exc:
+    except Exception as exc:  # noqa: BLE001 - see above
         raise _named(exc, value, what) from exc
 
 
@@ -216,9 +207,18 @@ def _short(value: Any) -> str:
 def _travels(value: Any) -> bool:
     try:
         _dumps(value)
-    except _PICKLE_ERRORS:
+    except Exception:  # noqa: BLE001 - a class may raise whatever it likes
         return False
     return True
+
+
+def _refuses(value: Any) -> bool:
+    """Return whether it is *value* itself that refuses, and not something inside of it."""
+    try:
+        value.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+    except Exception:  # noqa: BLE001 - that is the question
+        return True
+    return False
 
 
 def _blame(value: Any, path: str, depth: int) -> tuple[str, Any]:
@@ -252,7 +252,7 @@ def _parts(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield f"{path}.__self__", value.__self__
     elif isinstance(value, types.FunctionType):
         yield from _parts_of_function(value, path)
-    else:
+    elif not _refuses(value):
         for name, item in getattr(value, "__dict__", {}).items():
             yield f"{path}.{name}", item
 

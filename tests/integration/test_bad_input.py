@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import multiprocessing
 import os
 import pickle
 import sys
@@ -241,6 +242,47 @@ async def test_a_function_that_cannot_travel_is_named_with_what_is_at_fault(
         pool.submit(guarded)
 
 
+class Application:
+    """What users have: an object with the pool in it."""
+
+    def __init__(self, pool: ProcessPool) -> None:
+        self.pool = pool
+
+    def work(self) -> None:
+        """Run nowhere."""
+
+
+class Unwilling:
+    """Raises what nobody expects when it is to be pickled."""
+
+    def __reduce__(self) -> Any:
+        raise KeyError("no reduce")
+
+
+async def test_what_has_the_pool_in_it_cannot_travel_and_is_named(pool: ProcessPool) -> None:
+    application = Application(pool)
+    with pytest.raises(TypeError, match=r"work\.__self__\.pool cannot be sent.*ProcessPool cannot"):
+        pool.submit(application.work)
+    with pytest.raises(TypeError, match=r"argument 1 of identity cannot be sent.*ProcessPool"):
+        pool.submit(jobs.identity, pool)
+    with pytest.raises(pickle.PicklingError, match="argument 1 of identity"):
+        pool.submit(jobs.identity, asyncio.get_running_loop())
+    handle = pool.submit(jobs.identity, 1)
+    with pytest.raises(TypeError, match=r"argument 1 of identity.*send its id"):
+        pool.submit(jobs.identity, handle)
+    assert await soon(handle) == 1
+
+
+@pytest.mark.parametrize(
+    "thing", [Unwilling(), multiprocessing.Lock()], ids=["raises", "a lock of multiprocessing"]
+)
+async def test_whatever_pickling_raises_the_argument_is_named(
+    pool: ProcessPool, thing: object
+) -> None:
+    with pytest.raises(pickle.PicklingError, match=r"argument 1 of identity\[0\] cannot be sent"):
+        pool.submit(jobs.identity, [thing])
+
+
 async def test_an_argument_that_cannot_travel_is_named_down_to_the_object(
     pool: ProcessPool,
 ) -> None:
@@ -373,7 +415,9 @@ async def test_neither_the_result_nor_the_error_of_pickling_it_can_travel(
     outcome = await soon(handle.wait())
     assert outcome.status is JobStatus.FAILED
     assert outcome.error is not None
-    assert (outcome.error.type, outcome.error.message) == ("NeedsTwo", "while")
+    assert outcome.error.type == "PicklingError"
+    assert outcome.error.message.startswith("the result cannot be sent to another process")
+    assert "(NeedsTwo: while)" in outcome.error.message
 
 
 async def test_an_exception_that_cannot_be_rebuilt_still_tells_what_it_was(

@@ -274,6 +274,30 @@ class TestCallbacks:
         assert executor.submit(jobs.double, 2).result(PATIENCE) == 4
         release.set()
 
+    @pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), GeneratorExit()])
+    def test_whatever_one_raises_the_others_are_called(
+        self,
+        executor: ProcessPoolExecutor,
+        error: BaseException,
+        caplog: pytest.LogCaptureFixture,
+        tmp_path: Path,
+    ) -> None:
+        def fails(future: object) -> None:
+            raise error
+
+        called: list[str] = []
+        gate = tmp_path / "gate"
+        os.mkfifo(gate)
+        future = executor.submit(gate.read_text)  # ends when it has its callbacks
+        future.add_done_callback(fails)
+        future.add_done_callback(lambda each: called.append("the same future's"))
+        gate.write_text("")
+        executor.submit(jobs.double, 2).add_done_callback(lambda each: called.append("another's"))
+        wait_until(lambda: len(called) == 2)
+        (record,) = (each for each in caplog.records if each.name == "concurrent.futures")
+        assert record.exc_info is not None
+        assert record.exc_info[1] is error
+
     def test_one_may_submit_and_wait(self, executor: ProcessPoolExecutor) -> None:
         got: list[int] = []
         future = executor.submit(jobs.double, 1)

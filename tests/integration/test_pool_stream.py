@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -97,6 +98,33 @@ class TestMap:
             await stream.aclose()
             assert pool.stats().waiting == 0
         assert {handle.status for handle in started} <= {JobStatus.SUCCEEDED, JobStatus.CANCELLED}
+
+    @pytest.mark.parametrize("bound", [1, 2, 9])
+    @pytest.mark.parametrize("asynchronous", [False, True], ids=["plain", "asynchronous"])
+    @pytest.mark.parametrize("bad", ["source", "item"])
+    async def test_an_error_comes_after_what_came_before_it(
+        self, bound: int, asynchronous: bool, bad: str
+    ) -> None:
+        def source() -> Iterator[Any]:
+            yield 1
+            yield 2
+            if bad == "source":
+                raise KeyError("no more of them")
+            yield threading.Lock()
+            yield 4
+
+        async def later() -> AsyncIterator[Any]:
+            for each in source():
+                yield each
+
+        async with ProcessPool(num_idle_processes=1) as pool:
+            items = later() if asynchronous else source()
+            stream = pool.map(jobs.double, items, max_in_flight=bound)
+            assert await (await soon(anext(stream))) == 2
+            assert await (await soon(anext(stream))) == 4
+            with pytest.raises(KeyError if bad == "source" else TypeError):
+                await soon(anext(stream))
+            assert pool.stats().total_jobs == 2
 
     async def test_the_timeout_is_for_each_job(self) -> None:
         async with ProcessPool(num_idle_processes=1) as pool:
