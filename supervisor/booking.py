@@ -22,9 +22,10 @@ from supervisor.dispatch.base import NO_MORE, NOT_YET, Answer
 from supervisor.errors import NotAdmitted
 from supervisor.handle import JobHandle
 from supervisor.job import AcceptArguments, JobInfo, Session
+from supervisor.joblog import about
 from supervisor.load import LoadMeter
 from supervisor.options import Hook
-from supervisor.request import Rejected, accept_by_default, ask
+from supervisor.request import Rejected, RequestHook, accept_by_default
 from supervisor.within import within
 
 logger = logging.getLogger("greenroom.admission")
@@ -125,7 +126,7 @@ class Booking:
     ) -> None:
         self._server = server
         self._meter = meter
-        self._on_request = on_request
+        self._hook = None if on_request is None else RequestHook(on_request)
         self._standing = standing
         self._pack = pack
         self._start_job = start_job
@@ -164,6 +165,8 @@ class Booking:
         """Let no job be offered any more, and take none that was not handed over."""
         self._shut = NO_MORE
         self.break_promises()
+        if self._hook is not None:
+            self._hook.close()
 
     async def offer(self, job: JobInfo) -> Answer:
         """Return the answer to an offer of *job*. Never raises, always answers in time."""
@@ -176,11 +179,10 @@ class Booking:
             refusal = await self._admit_in_turn(job)
         if refusal is not None:
             return refusal
-        on_request = self._on_request
-        if on_request is None:
+        if self._hook is None:
             return self._accepted(job, accept_by_default(job))
         left = max(0.05, ANSWER_WITHIN - (clock.monotonic() - began))
-        asking = asyncio.ensure_future(ask(on_request, job, left))
+        asking = asyncio.ensure_future(self._hook.ask(job, left))
         self._asking.add(asking)
         try:
             answer = await asking
@@ -193,6 +195,7 @@ class Booking:
             self._asking.discard(asking)
         if isinstance(answer, Rejected):
             self.release(job)
+            logger.info("job %s is not taken: %s", job.id, answer.detail, extra=about(job))
             return Answer(reason="rejected", detail=answer.detail, terminate=answer.terminate)
         return self._accepted(job, answer)
 
@@ -208,7 +211,9 @@ class Booking:
             # once: they are measured one after the other.
             return await within(ANSWER_WITHIN, self._admit_measured(job))
         except asyncio.TimeoutError:
-            logger.warning("job %s is not admitted: too many are offered at once", job.id)
+            logger.warning(
+                "job %s is not admitted: too many are offered at once", job.id, extra=about(job)
+            )
             return Answer(reason="load", detail=f"not measured within {ANSWER_WITHIN:g} s")
         except asyncio.CancelledError:
             if self._places.get(job.id) is job:
@@ -225,7 +230,7 @@ class Booking:
             return Answer(reason="rejected", detail=f"job {job.id} is here already")
         refusal = refuse(self._standing_with(load))
         if refusal is not None:
-            logger.info("job %s is not admitted: %s", job.id, refusal)
+            logger.info("job %s is not admitted: %s", job.id, refusal, extra=about(job))
             return Answer(reason=refusal.reason, detail=refusal.detail)
         self._places[job.id] = job
         self._promised.add(job.id)

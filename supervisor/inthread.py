@@ -19,7 +19,7 @@ def attempt(work: Callable[[], T]) -> tuple[T | None, BaseException | None]:
     try:
         return work(), None
     except StopIteration as exc:  # the one exception that a future refuses
-        return None, RuntimeError(f"StopIteration: {exc}")
+        return None, RuntimeError(repr(exc))
     except BaseException as exc:  # noqa: BLE001 - handed to whoever awaits
         return None, exc
 

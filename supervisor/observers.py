@@ -10,9 +10,9 @@ import logging
 from typing import TYPE_CHECKING
 
 from supervisor.announcer import Announcer
-from supervisor.endlog import log_end
 from supervisor.events import Emitter
 from supervisor.job import JobOutcome
+from supervisor.joblog import log_end
 from supervisor.record import JobRecord
 from supervisor.worker import Worker
 

@@ -8,23 +8,21 @@ limit, and other requests are not held up: a plain function runs in a thread.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
-from collections.abc import Awaitable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from supervisor.checks import check_pairs, check_text
 from supervisor.child.calls import is_coroutine_function
 from supervisor.errors import text_of
 from supervisor.inthread import in_thread
 from supervisor.job import AcceptArguments, JobInfo, Participant, Room
+from supervisor.joblog import about
 from supervisor.options import Hook
 
 logger = logging.getLogger("greenroom.request")
-
-# Calls whose time is over and that have not ended: the loop itself would not keep them.
-_STUBBORN: Final[set[asyncio.Task[None]]] = set()
 
 
 @dataclass(frozen=True)
@@ -46,12 +44,16 @@ class _Done:
 class JobRequest:
     """One request for a job. Answer it once, with :meth:`accept` or :meth:`reject`.
 
+    The answer counts at once, whatever ``on_request`` does after it.
+
     Runs on: the server's loop, or the thread that a plain ``on_request`` runs in.
     """
 
-    def __init__(self, job: JobInfo) -> None:
+    def __init__(self, job: JobInfo, answered: Callable[[], None] = lambda: None) -> None:
         self._job = job
-        self._answer: AcceptArguments | Rejected | None = None
+        self._answered = answered
+        #: What it was answered, None as long as it was not. For the server.
+        self.answer: AcceptArguments | Rejected | None = None
 
     @property
     def id(self) -> str:
@@ -125,9 +127,10 @@ class JobRequest:
         return _Done()
 
     def _give(self, answer: AcceptArguments | Rejected) -> None:
-        if self._answer is not None:
+        if self.answer is not None:
             raise RuntimeError(f"job request {self.id} was answered before")
-        self._answer = answer
+        self.answer = answer
+        self._answered()
 
     def __repr__(self) -> str:
         return f"<JobRequest {self.id} room {self.room.name!r}>"
@@ -138,42 +141,88 @@ def accept_by_default(job: JobInfo) -> AcceptArguments:
     return AcceptArguments(identity=f"agent-{job.id}", attributes={})
 
 
-async def ask(on_request: Hook, job: JobInfo, seconds: float) -> AcceptArguments | Rejected:
-    """Return what the user says to *job*, within *seconds*.
+class RequestHook:
+    """The user's ``on_request``, asked for one job after the other or for many at once.
 
-    An exception of whatever kind, no answer and no time are a rejection, and are logged.
+    An answer counts from the moment it is given. What the function does after it is its
+    own business: it goes on, and has until the server's end.
 
-    Cancelled: the user's function is too, and is not waited for.
+    Args:
+        function: the user's; plain or async.
+
+    Runs on: the server's loop, every method.
     """
-    request = JobRequest(job)
-    call = asyncio.ensure_future(_call(on_request, request))
-    try:
-        await asyncio.wait({call}, timeout=seconds)
-    finally:
-        # It may refuse to end: then it has its own time, and the dispatcher its answer.
+
+    def __init__(self, function: Hook) -> None:
+        self._function = function
+        # Calls that are not waited for any more: the loop itself would not keep them.
+        self._going_on: set[asyncio.Task[None]] = set()
+
+    async def ask(self, job: JobInfo, seconds: float) -> AcceptArguments | Rejected:
+        """Return what the user says to *job*, within *seconds*.
+
+        An exception of whatever kind, no answer and no time are a rejection, and are logged.
+
+        Cancelled: the user's function is too, and is not waited for.
+        """
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[None] = loop.create_future()
+        request = JobRequest(job, lambda: _wake(loop, answered))
+        call = asyncio.ensure_future(_call(self._function, request))
+        awaited: set[asyncio.Future[None]] = {call, answered}
+        try:
+            await asyncio.wait(awaited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not call.done():
+                self._going_on.add(call)
+                call.add_done_callback(self._ended)
+                if request.answer is None:
+                    call.cancel()  # it may refuse to end, or take its time: nobody waits for it
+        answer, raised = request.answer, _error_of(call)
+        if raised is not None:
+            logger.error(
+                "on_request raised for job %s%s",
+                job.id,
+                ", which is rejected" if answer is None else " after it had answered",
+                exc_info=raised,
+                extra=about(job),
+            )
+        if answer is not None:
+            return answer
+        if raised is not None:
+            told = f"{type(raised).__name__}: {text_of(raised)}".removesuffix(": ")
+            return Rejected(detail=f"on_request raised {told}")
+        what = "neither accepted nor rejected"
         if not call.done():
-            _STUBBORN.add(call)
-            call.add_done_callback(_ended_late)
+            what = f"did not answer within {seconds:.3g} s"
+        logger.warning("job %s is rejected: on_request %s", job.id, what, extra=about(job))
+        return Rejected(detail=f"on_request {what}")
+
+    def close(self) -> None:
+        """Cancel whatever goes on."""
+        for call in self._going_on:
             call.cancel()
+
+    def _ended(self, call: asyncio.Task[None]) -> None:
+        self._going_on.discard(call)
+        if not call.cancelled() and (raised := call.exception()) is not None:
+            logger.error("on_request raised when nobody waited for it any more", exc_info=raised)
+
+
+def _wake(loop: asyncio.AbstractEventLoop, answered: asyncio.Future[None]) -> None:
+    def settle() -> None:
+        if not answered.done():
+            answered.set_result(None)
+
+    with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+        loop.call_soon_threadsafe(settle)  # a plain function answers from a thread
+
+
+def _error_of(call: asyncio.Task[None]) -> BaseException | None:
     if not call.done():
-        # Answered and still busy with something else: the answer counts.
-        if request._answer is None:
-            return _refuse(job, f"on_request did not answer within {seconds:.3g} s")
-    elif call.cancelled():
-        # Not by us, nor by whoever waits: by something that it had waited for.
-        return _refuse(job, "on_request raised CancelledError")
-    elif (raised := call.exception()) is not None:
-        logger.error("on_request raised for job %s, which is rejected", job.id, exc_info=raised)
-        return Rejected(detail=f"on_request raised {type(raised).__name__}: {text_of(raised)}")
-    if request._answer is None:
-        return _refuse(job, "on_request neither accepted nor rejected")
-    return request._answer
-
-
-def _ended_late(call: asyncio.Task[None]) -> None:
-    _STUBBORN.discard(call)
-    if not call.cancelled() and (raised := call.exception()) is not None:
-        logger.warning("on_request raised after its time was over", exc_info=raised)
+        return None
+    # Cancelled not by us, nor by whoever waits: by something that it had waited for.
+    return asyncio.CancelledError() if call.cancelled() else call.exception()
 
 
 async def _call(on_request: Hook, request: JobRequest) -> None:
@@ -189,8 +238,3 @@ async def _call(on_request: Hook, request: JobRequest) -> None:
         raise RuntimeError(f"it called sys.exit({exc.code!r})") from exc
     except KeyboardInterrupt as exc:
         raise RuntimeError("it raised KeyboardInterrupt") from exc
-
-
-def _refuse(job: JobInfo, what: str) -> Rejected:
-    logger.warning("job %s is rejected: %s", job.id, what)
-    return Rejected(detail=what)

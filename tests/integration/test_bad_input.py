@@ -487,11 +487,6 @@ def block_in_on_request(request: JobRequest) -> None:
     time.sleep(3)
 
 
-async def accept_twice(request: JobRequest) -> None:
-    await request.accept()
-    await request.reject()
-
-
 async def accept_with_a_number(request: JobRequest) -> None:
     await request.accept(name=7)  # type: ignore[arg-type]
 
@@ -505,7 +500,6 @@ async def accept_with_a_number(request: JobRequest) -> None:
         (exit_plainly_in_on_request, r"on_request raised RuntimeError: it called sys.exit\(3\)"),
         (say_nothing_in_on_request, "on_request neither accepted nor rejected"),
         (block_in_on_request, "on_request did not answer within"),
-        (accept_twice, "was answered before"),
         (accept_with_a_number, "OptionError: name=7: expected a string"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

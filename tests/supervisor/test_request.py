@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from enum import Enum
 from typing import Any
@@ -11,11 +12,11 @@ from typing import Any
 import pytest
 
 from supervisor.errors import OptionError
-from supervisor.job import AcceptArguments, JobInfo
-from supervisor.request import JobRequest, Rejected, ask
+from supervisor.job import AcceptArguments, JobInfo, Room
+from supervisor.request import JobRequest, Rejected, RequestHook
 from tests.integration.conftest import soon
 
-JOB = JobInfo("J-1")
+JOB = JobInfo("J-1", room=Room("studio"))
 
 # Longer than any test; and so short that it is over at once.
 LONG = 600.0
@@ -45,11 +46,6 @@ async def awaits_what_is_cancelled(request: JobRequest) -> None:
     await lookup
 
 
-async def accepts_and_awaits_what_is_cancelled(request: JobRequest) -> None:
-    await request.accept()
-    await awaits_what_is_cancelled(request)
-
-
 def raises(error: BaseException) -> Callable[[JobRequest], None]:
     def on_request(request: JobRequest) -> None:
         raise error
@@ -68,9 +64,8 @@ def raises_later(error: BaseException) -> Callable[[JobRequest], Any]:
     ("on_request", "complaint"),
     [
         (awaits_what_is_cancelled, "on_request raised CancelledError"),
-        (accepts_and_awaits_what_is_cancelled, "on_request raised CancelledError"),
         (raises(asyncio.CancelledError()), "on_request raised CancelledError"),
-        (raises(StopIteration()), "on_request raised RuntimeError: StopIteration: "),
+        (raises(StopIteration()), "on_request raised RuntimeError: StopIteration()"),
         (raises(Stop("now")), "on_request raised Stop: now"),
         (raises_later(Stop("now")), "on_request raised Stop: now"),
         (raises(Mute()), "on_request raised Mute: <its __str__ raised LookupError>"),
@@ -88,10 +83,12 @@ def raises_later(error: BaseException) -> Callable[[JobRequest], Any]:
 async def test_whatever_it_raises_is_a_rejection_and_is_logged(
     on_request: Callable[[JobRequest], Any], complaint: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert await soon(ask(on_request, JOB, LONG)) == Rejected(detail=complaint)
+    assert await soon(RequestHook(on_request).ask(JOB, LONG)) == Rejected(detail=complaint)
     (record,) = caplog.records
-    assert record.levelno >= logging.WARNING
-    assert "J-1" in record.getMessage()
+    assert record.levelno == logging.ERROR
+    assert record.exc_info is not None
+    assert "job J-1, which is rejected" in record.getMessage()
+    assert vars(record)["greenroom"] == {"job_id": "J-1", "room": "studio"}
 
 
 async def test_one_that_does_not_end_when_it_is_cancelled_delays_nobody(
@@ -108,22 +105,77 @@ async def test_one_that_does_not_end_when_it_is_cancelled_delays_nobody(
             await may_end.wait()
             raise ValueError("too late") from None
 
-    answer = await soon(ask(on_request, JOB, SHORT))
+    answer = await soon(RequestHook(on_request).ask(JOB, SHORT))
     assert answer == Rejected(detail="on_request did not answer within 0.01 s")
     await soon(asked_to_end.wait())
     may_end.set()
-    while not any("after its time was over" in each.message for each in caplog.records):
+    while not any("when nobody waited" in each.message for each in caplog.records):
         await asyncio.sleep(0)
     assert caplog.records[-1].exc_info is not None
 
 
-async def test_an_answer_counts_though_it_is_still_busy() -> None:
-    async def on_request(request: JobRequest) -> None:
-        await request.accept(identity="me")
-        await asyncio.Event().wait()
+@pytest.mark.parametrize("kind", ["async", "plain"])
+async def test_an_answer_counts_at_once_and_the_function_goes_on(kind: str) -> None:
+    go_on = threading.Event()
+    ended = threading.Event()
 
-    answer = await soon(ask(on_request, JOB, SHORT))
+    async def later(request: JobRequest) -> None:
+        await request.accept(identity="me")
+        await asyncio.to_thread(go_on.wait)
+        ended.set()
+
+    def plainly(request: JobRequest) -> None:
+        request.accept(identity="me")
+        go_on.wait()
+        ended.set()
+
+    hook = RequestHook(later if kind == "async" else plainly)
+    answer = await soon(hook.ask(JOB, LONG))
     assert answer == AcceptArguments(identity="me", attributes={})
+    go_on.set()
+    await soon(asyncio.to_thread(ended.wait))
+    while hook._going_on:
+        await asyncio.sleep(0)
+
+
+async def test_what_goes_on_ends_with_the_server() -> None:
+    cancelled = asyncio.Event()
+
+    async def on_request(request: JobRequest) -> None:
+        await request.reject(terminate=True)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    hook = RequestHook(on_request)
+    assert await soon(hook.ask(JOB, LONG)) == Rejected(terminate=True)
+    assert not cancelled.is_set()
+    hook.close()
+    await soon(cancelled.wait())
+
+
+@pytest.mark.parametrize("kind", ["async", "plain"])
+async def test_what_is_raised_after_the_answer_is_logged_and_changes_nothing(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def later(request: JobRequest) -> None:
+        await request.accept()
+        await request.accept()
+
+    def plainly(request: JobRequest) -> None:
+        request.accept()
+        request.reject()
+
+    hook = RequestHook(later if kind == "async" else plainly)
+    answer = await soon(hook.ask(JOB, LONG))
+    assert isinstance(answer, AcceptArguments)
+    while not caplog.records:
+        await asyncio.sleep(0)
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.exc_info is not None
+    assert "was answered before" in str(record.exc_info[1])
 
 
 async def test_who_asks_can_be_cancelled_and_so_is_the_function() -> None:
@@ -137,7 +189,7 @@ async def test_who_asks_can_be_cancelled_and_so_is_the_function() -> None:
         finally:
             cancelled.set()
 
-    asking = asyncio.ensure_future(ask(on_request, JOB, LONG))
+    asking = asyncio.ensure_future(RequestHook(on_request).ask(JOB, LONG))
     await soon(asked.wait())
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -168,7 +220,7 @@ async def test_what_accept_is_given_travels_as_plain_text() -> None:
     def on_request(request: JobRequest) -> None:
         request.accept(name=Voice.ALTO, attributes={Voice.ALTO: Voice.ALTO})
 
-    answer = await soon(ask(on_request, JOB, LONG))
+    answer = await soon(RequestHook(on_request).ask(JOB, LONG))
     assert isinstance(answer, AcceptArguments)
     (pair,) = answer.attributes.items()
     assert [type(each) for each in (answer.name, *pair)] == [str, str, str]

@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from supervisor.endlog import log_end
 from supervisor.job import JobError, JobInfo, JobOutcome, JobStatus, Room
+from supervisor.joblog import log_end
 
 JOB = JobInfo("J-1", room=Room("studio"))
 RAISED = JobError("ValueError", "boom", "Traceback …\nValueError: boom\n")
@@ -62,7 +62,7 @@ def test_what_nobody_asked_for_is_an_error(
         message,
     )
     assert vars(record)["greenroom"] == {"job_id": "J-1", "room": "studio"}
-    assert (record.module, record.funcName) == ("endlog", "log_end")
+    assert (record.module, record.funcName) == ("joblog", "log_end")
 
 
 def test_the_jobs_own_traceback_is_the_records(caplog: pytest.LogCaptureFixture) -> None:

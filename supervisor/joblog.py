@@ -1,6 +1,6 @@
-"""How the end of a job is logged, where nobody holds its handle.
+"""What a server's log says about a job: which one, and how it ended.
 
-What nobody asked for is an error, with the job's own traceback: a server's log is
+Of its ends, what nobody asked for is an error, with the job's own traceback: a server's log is
 the one place where an entrypoint that raised can be seen to have done so. A
 limit that was enforced is a warning. Everything else went as somebody wanted.
 """
@@ -12,6 +12,11 @@ import logging
 from supervisor.job import JobInfo, JobOutcome, JobStatus
 
 logger = logging.getLogger("greenroom.server")
+
+
+def about(job: JobInfo) -> dict[str, object]:
+    """Return a record's ``extra`` that says which job it is about."""
+    return {"greenroom": {"job_id": job.id, "room": job.room.name}}
 
 
 def level_of(outcome: JobOutcome) -> int:
@@ -40,7 +45,7 @@ def log_end(job: JobInfo, outcome: JobOutcome) -> None:
         (message,),
         None,
         function,
-        extra={"greenroom": {"job_id": job.id, "room": job.room.name}},
+        extra=about(job),
     )
     if outcome.error is not None and outcome.error.traceback:
         # The text and no exception: what was raised stays in its process.
