@@ -222,10 +222,15 @@ class Pong(Message, frozen=True):
 
 
 class Lagging(Message, frozen=True):
-    """The job's event loop has not turned for so many seconds; this is where it is."""
+    """The job's event loop has not turned for so many seconds; this is where it is.
+
+    Args:
+        fatal: why the process ends itself now, in a sentence; empty if it does not.
+    """
 
     seconds: float
     stack: str
+    fatal: str = ""
 
 
 FromWorker = Union[Hello, Ready, SetupError, Started, Finished, Pong, Lagging]

@@ -92,10 +92,34 @@ def check_function(name: str, value: object, expected: str = "a function") -> No
             )
 
 
-def check_hook(name: str, value: object) -> None:
-    """Raise OptionError unless *value* is what :func:`check_function` takes, or None."""
+def check_hook(name: str, value: object, *, takes: str = "") -> None:
+    """Raise OptionError unless *value* is what :func:`check_function` takes, or None.
+
+    Args:
+        takes: what it is called with, such as ``"a JobRequest"``; empty if that is not checked.
+    """
     if value is not None:
         check_function(name, value, "a function, or None")
+        if takes:
+            check_takes(name, value, f"a function that takes {takes}, or None")
+
+
+def check_takes(name: str, value: object, expected: str) -> None:
+    """Raise OptionError if the function *value* cannot be called with one argument."""
+    assert callable(value), "check_function comes first"
+    try:
+        inspect.signature(value).bind(None)
+    except TypeError:
+        raise OptionError(name, value, expected) from None
+    except ValueError:
+        pass  # some functions written in C do not tell
+
+
+def check_arguments(name: str, value: object) -> tuple[object, ...]:
+    """Return *value*, the arguments of a call, as a tuple, or raise OptionError."""
+    if isinstance(value, (str, bytes, bytearray)) or not isinstance(value, Iterable):
+        raise OptionError(name, value, "a tuple of arguments")
+    return tuple(value)
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:

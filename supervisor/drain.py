@@ -14,7 +14,7 @@ KILLING: their groups got SIGKILL. Each step has a clock but the last, which
 waits for the kernel only.
 
 The exit status tells how it went: 0, jobs ended by themselves; 124, the deadline
-had to be enforced (timeout(1) uses that number); 128 + signal, a second or third
+had to be enforced on a job (timeout(1) uses that number); 128 + signal, a second or third
 signal cut it short.
 """
 
@@ -78,8 +78,8 @@ class Drained(Protocol):
         """Take no more jobs; tell those that run that *remaining* seconds are left, None: for ever."""
         ...
 
-    def stop(self, grace: float) -> None:
-        """Ask every job to stop within *grace* seconds."""
+    def stop(self, grace: float) -> bool:
+        """Ask every job to stop within *grace* seconds; return whether there is one."""
         ...
 
     def kill(self) -> None:
@@ -209,10 +209,9 @@ class Drain:
         if self._stage is Stage.DRAINING:
             self._begin()
         elif self._stage is Stage.STOPPING:
-            if cause is Cause.DEADLINE:
-                self._exit_status = EXIT_DEADLINE
             grace = self._grace()
-            self._drained.stop(grace)
+            if self._drained.stop(grace) and cause is Cause.DEADLINE:
+                self._exit_status = EXIT_DEADLINE
             self._after(grace, Cause.GRACE_OVER)
         elif self._stage is Stage.KILLING:
             self._drained.kill()

@@ -71,5 +71,7 @@ class Emitter:
         for callback in self._callbacks[name]:
             try:
                 callback(value)
-            except Exception:  # noqa: BLE001 - a user's callback must not end the pool
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # noqa: BLE001 - a user's callback must not end the pool
                 logger.exception("a callback for %r raised", name)

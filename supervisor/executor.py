@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
 from supervisor import clock, travel
 from supervisor.applied import MB, blueprint_of, check_size
-from supervisor.checks import check_choice, check_int
+from supervisor.checks import check_arguments, check_choice, check_int
 from supervisor.cpus import cpu_count
 from supervisor.errors import OptionError, PoolClosed
 from supervisor.futures import FutureHandle, JobFuture, without_frames
@@ -110,10 +110,11 @@ class ProcessPoolExecutor(Executor):
         # each worker would be born with it. Not later: it hooks into the interpreter's exit.
         import supervisor.loopthread  # noqa: F401
 
+        arguments = check_arguments("initargs", initargs)
         self._options = PoolOptions().replace(
             max_jobs=max_workers, max_jobs_per_process=max_tasks_per_child, **options
         )
-        self._initializer = None if initializer is None else (initializer, tuple(initargs))
+        self._initializer = None if initializer is None else (initializer, arguments)
         self._data_only = results == DATA
         self._ids = job_ids()
         self._pid = os.getpid()

@@ -134,7 +134,8 @@ class JobHandle(Generic[T]):
     def add_done_callback(self, callback: Callable[[JobHandle[T]], object]) -> None:
         """Call *callback* with this handle once it has its outcome; at once if it has.
 
-        Blocks: the pool, until it returns. What it raises is logged.
+        Blocks: the pool, until it returns. What it raises is logged, but for a
+        KeyboardInterrupt, which ends the program's loop as everywhere.
         """
         if self.done():
             self._call(callback)
@@ -170,14 +171,18 @@ class JobHandle(Generic[T]):
         # Callbacks before waiters: whoever counts jobs has counted this one
         # before anybody who waited for it goes on.
         callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            self._call(callback)
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        try:
+            for callback in callbacks:
+                self._call(callback)
+        finally:
+            for waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
 
     def _call(self, callback: Callable[[JobHandle[T]], object]) -> None:
         try:
             callback(self)
-        except Exception:  # noqa: BLE001 - a user's callback must not end the pool
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001 - a job's exception, SystemExit too, comes out of result()
             logger.exception("a done callback of job %s raised", self.id)

@@ -182,7 +182,7 @@ class PoolOptions:
 
     def __post_init__(self) -> None:
         for hook in ("setup_fnc", "preload_fnc"):
-            check_hook(hook, getattr(self, hook))
+            check_hook(hook, getattr(self, hook), takes="a JobProcess")
         self._check_modules()
         if not isinstance(self.num_idle_processes, PerMode):
             check_int("num_idle_processes", self.num_idle_processes)
@@ -360,14 +360,15 @@ CHANGEABLE: Final = frozenset(
 )
 
 
-def check_changeable(changes: Mapping[str, object], *, running: bool) -> None:
-    """Raise OptionError for the first option that is fixed once processes exist."""
+def check_changeable(options: PoolOptions, changes: Mapping[str, object], *, running: bool) -> None:
+    """Raise OptionError for the first of *options* that is fixed once processes exist."""
     for name, value in changes.items():
         if running and name not in CHANGEABLE:
+            names = sorted(
+                CHANGEABLE.intersection(each.name for each in dataclasses.fields(options))
+            )
             raise OptionError(
-                name,
-                value,
-                "an option that can change while running: " + ", ".join(sorted(CHANGEABLE)),
+                name, value, "an option that can change while running: " + ", ".join(names)
             )
 
 

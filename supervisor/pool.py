@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, overload
 from supervisor import clock, travel
 from supervisor.applied import MB, blueprint_of, check_size
 from supervisor.checks import (
+    check_arguments,
     check_bool,
     check_choice,
     check_hook,
@@ -89,12 +90,13 @@ class ProcessPool:
         check_choice("results", results, (PICKLE, DATA))
         check_bool("handle_signals", handle_signals)
         check_hook("initializer", initializer)
+        arguments = check_arguments("initargs", initargs)
         options.setdefault("max_jobs", cpu_count())
         self._options = PoolOptions().replace(**options)
         self._data_only = results == DATA
         self._handle_signals = handle_signals
         self._ids = job_ids()
-        self._initializer = None if initializer is None else (initializer, tuple(initargs))
+        self._initializer = None if initializer is None else (initializer, arguments)
         self._emitter = Emitter(EVENTS)
         self._run: PoolRun | None = None
         self._pid = os.getpid()  # a fork inherits the pool's descriptors, not the pool
@@ -352,7 +354,7 @@ class ProcessPool:
             OptionError: a value that is not allowed, or an option that cannot
                 change while the pool runs.
         """
-        check_changeable(changes, running=self._run is not None)
+        check_changeable(self._options, changes, running=self._run is not None)
         self._options = self._options.replace(**changes)
         if self._run is not None:
             self._run.workers.update(self._options)

@@ -101,8 +101,10 @@ class _Drained:
         self._workers.begin_drain(remaining)
         self._emitter.emit("draining", Draining(remaining))
 
-    def stop(self, grace: float) -> None:
+    def stop(self, grace: float) -> bool:
+        has_jobs = self._workers.jobs > 0
         self._workers.stop_all(Ask("drain"), grace)
+        return has_jobs
 
     def kill(self) -> None:
         self._workers.kill_all(Kill("drain"))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from supervisor import intake
-from supervisor.checks import check_function, check_hook, check_number, check_text
+from supervisor.checks import check_function, check_hook, check_number, check_takes, check_text
 from supervisor.dispatch.base import NOT_YET, Answer, Dispatcher
 from supervisor.dispatch.together import start_all
 from supervisor.errors import (
@@ -110,7 +110,6 @@ class AgentServer:
 
     @setup_fnc.setter
     def setup_fnc(self, function: Hook | None) -> None:
-        check_hook("setup_fnc", function)
         self._set(setup_fnc=function)
 
     @property
@@ -120,7 +119,6 @@ class AgentServer:
 
     @preload_fnc.setter
     def preload_fnc(self, function: Hook | None) -> None:
-        check_hook("preload_fnc", function)
         self._set(preload_fnc=function)
 
     @property
@@ -130,11 +128,10 @@ class AgentServer:
 
     @load_fnc.setter
     def load_fnc(self, function: Hook | None) -> None:
-        check_hook("load_fnc", function)
         self._set(load_fnc=function)
 
     def _set(self, **changes: Any) -> None:
-        check_changeable(changes, running=self._serving is not None)
+        check_changeable(self._options, changes, running=self._serving is not None)
         replaced = self._options.replace(**changes)
         assert isinstance(replaced, ServerOptions)
         self._options = replaced
@@ -174,8 +171,10 @@ class AgentServer:
             func: the entrypoint, called with a JobContext; plain or async.
             agent_name: the name that jobs ask for; empty takes any.
             type: one job for each room, or for each publisher in a room.
-            on_request: asked for each job, with a JobRequest; plain or async.
-            on_session_end: called in the job's process after it, with its context.
+            on_request: asked for each job, with a JobRequest. An async one runs on the
+                server's loop and must not block it; a plain one has a thread for each job.
+            on_session_end: called in the job's process after it, with its context. Asked to
+                stop meanwhile, an async one is cancelled before the grace is over.
 
         Raises:
             OptionError: something is not a function, or one with ``yield``; the name is no
@@ -183,13 +182,15 @@ class AgentServer:
             RuntimeError: there is an entrypoint already.
         """
         agent_name = check_text("agent_name", agent_name)
-        check_hook("on_request", on_request)
+        check_hook("on_request", on_request, takes="a JobRequest")
         check_hook("on_session_end", on_session_end)
         if not isinstance(type, ServerType):
             raise OptionError("type", type, "ServerType.ROOM or ServerType.PUBLISHER")
 
         def register(function: F) -> F:
-            check_function("the entrypoint", function, "a function that takes a JobContext")
+            expected = "a function that takes a JobContext"
+            check_function("the entrypoint", function, expected)
+            check_takes("the entrypoint", function, expected)
             if self._entrypoint is not None:
                 raise RuntimeError("this server has an entrypoint already; use one server for each")
             self._entrypoint = function
@@ -206,6 +207,9 @@ class AgentServer:
 
         0: jobs ended by themselves. 124: ``drain_timeout`` had to be enforced.
         128 + signal: a second signal cut it short.
+
+        Cancelled: running jobs are killed at once, without a grace; nothing is left. To end
+        gently call :meth:`drain` or :meth:`aclose`.
 
         SIGTERM and SIGINT are handled here when this runs in the main thread.
 
@@ -248,7 +252,8 @@ class AgentServer:
             timeout: seconds; ``drain_timeout`` unless given, None for ever.
 
         Returns:
-            The exit status that :meth:`run` returns as well, when all is over.
+            The exit status that :meth:`run` returns as well, when all is over; 1 if that
+            was cancelled, or has raised.
         """
         serving = self._running()
         if not serving.is_over:
@@ -303,7 +308,8 @@ class AgentServer:
             job_id: the job's id; made up unless given.
 
         Returns:
-            The handles: one for each publisher, or one.
+            The handles: one for each publisher, or one. What an entrypoint returns is
+            dropped: awaited, its handle gives None.
 
         Raises:
             OptionError: an argument is not what it should be.

@@ -256,11 +256,13 @@ class Serving:
         for dispatcher in self._dispatchers:
             dispatcher.drain_began()
 
-    def stop(self, grace: float) -> None:
-        """Ask every job to stop."""
+    def stop(self, grace: float) -> bool:
+        """Ask every job to stop; return whether there is one. What was only promised is none."""
+        has_jobs = self.workers.jobs > 0
         self.booking.break_promises()
         moved = self._takeover is not None and self._takeover.stepped_down
         self.workers.stop_all(Ask(REASON if moved else "drain"), grace)
+        return has_jobs
 
     def kill(self) -> None:
         """Kill what is left."""

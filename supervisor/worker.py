@@ -459,6 +459,8 @@ class Worker:
                 self.apply(Event.SETUP_FAILED)
             else:
                 self.vitals.lagging(message)
+                if message.fatal and self.job is not None and self.job.kill is None:
+                    self.job.kill = Kill("hung", message.fatal)
         except ProtocolError as exc:
             self._broke_protocol(exc)
         finally:

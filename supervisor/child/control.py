@@ -344,17 +344,20 @@ class ControlThread:
             alarm[1]()
             self._repeat_in(_REPEAT_SECONDS)
 
-    def report_stuck(self, seconds: float) -> None:
-        """Send the main thread's stack. Runs on: this thread, which must not log itself:
+    def end_stuck(self, seconds: float, why: str) -> NoReturn:
+        """Send the main thread's stack and *why*, and end this process with its group.
 
-        a log call may have to wait for the supervisor, and pings would wait with it.
+        Runs on: this thread.
         """
-        self._report_lag(seconds)
+        self._report_lag(seconds, why)
+        die_with_group()
 
-    def _report_lag(self, seconds: float) -> None:
+    def _report_lag(self, seconds: float, fatal: str = "") -> None:
+        # Not logged here: a log call may have to wait for the supervisor, and pings
+        # would wait with it.
         frame = sys._current_frames().get(self._main)
         stack = "" if frame is None else "".join(_users_part(traceback.extract_stack(frame)))
-        self._channel.send(Lagging(seconds, cut(stack, _STACK_TEXT)))
+        self._channel.send(Lagging(seconds, cut(stack, _STACK_TEXT), fatal))
 
 
 def _users_part(frames: traceback.StackSummary) -> list[str]:

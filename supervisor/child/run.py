@@ -26,7 +26,7 @@ from supervisor.child.awaiting import Abandoned, Awaiting, Caught, caught
 from supervisor.child.boot import Settings
 from supervisor.child.callbacks import Callback, call
 from supervisor.child.context import JobContext
-from supervisor.child.control import ControlThread, die_with_group
+from supervisor.child.control import ControlThread
 from supervisor.child.interrupt import Interrupter
 from supervisor.errors import JobCancelled, JobWasCancelled
 from supervisor.options import Hook
@@ -38,6 +38,9 @@ T = TypeVar("T")
 # Beyond the time that closing may take, for a plain callback that never returns:
 # nothing inside this process could stop it, so the process ends.
 _HUNG_CALLBACK_GRACE: Final = 1.0
+
+# Of the grace that is left when a job is asked to stop while its session is closed.
+_SHARE_FOR_CALLBACKS: Final = 0.8
 
 
 # For telling LiveKit's server that we leave; without an answer it finds out by itself.
@@ -313,40 +316,76 @@ class JobRunner:
 
     async def _closing(self, context: JobContext, on_session_end: Hook | None) -> None:
         reason = self._stop.reason or context.shutdown_reason or ""
-        callbacks = context._take_shutdown_callbacks()
-        if callbacks:
-            limit = self._stop.remaining(self._settings.shutdown_process_timeout)
-            await self._all_within(limit, callbacks, reason, "shutdown callback")
-        if on_session_end is not None:
-            limit = self._stop.remaining(self._settings.session_end_timeout)
-            await self._all_within(limit, [on_session_end], context, "on_session_end")
+        loop = asyncio.get_running_loop()
+        asked = asyncio.Event()
+
+        def hurry(reason: str) -> None:
+            loop.call_soon_threadsafe(asked.set)
+
+        self._stop.register(hurry)
+        try:
+            callbacks = context._take_shutdown_callbacks()
+            if callbacks:
+                limit = self._settings.shutdown_process_timeout
+                await self._all_within(limit, asked, callbacks, reason, "a shutdown callback")
+            if on_session_end is not None:
+                limit = self._settings.session_end_timeout
+                await self._all_within(limit, asked, [on_session_end], context, "on_session_end")
+        finally:
+            self._stop.register(None)
         # Last: what was called before may still have something to say there.
         await context._leave_room(min(_LEAVE_TIMEOUT, self._stop.remaining(_LEAVE_TIMEOUT)))
 
     async def _all_within(
-        self, limit: float, callbacks: list[Callback], argument: object, what: str
+        self,
+        limit: float,
+        asked: asyncio.Event,
+        callbacks: list[Callback],
+        argument: object,
+        what: str,
     ) -> None:
-        """Call all of *callbacks* side by side; what is not done by the limit is cancelled."""
+        """Call all of *callbacks* side by side; what is not done by the limit is cancelled.
+
+        Once the job is *asked* to stop, the limit is what the grace has left, less a part
+        for those that are cancelled, and for saying how it ended.
+        """
         tasks = [asyncio.ensure_future(self._guarded(each, argument, what)) for each in callbacks]
-        _, late = await asyncio.wait(tasks, timeout=limit)
+        all_done = asyncio.ensure_future(asyncio.wait(tasks))
+        request = asyncio.ensure_future(asked.wait())
+        began = time.monotonic()
+        try:
+            either: set[asyncio.Future[Any]] = {all_done, request}
+            await asyncio.wait(either, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            if request.done() and not all_done.done():
+                left = began + limit - time.monotonic()
+                grace = self._stop.remaining(left) * _SHARE_FOR_CALLBACKS
+                await asyncio.wait({all_done}, timeout=max(0.0, min(left, grace)))
+        finally:
+            request.cancel()
+            all_done.cancel()
+        late = [task for task in tasks if not task.done()]
         for task in late:
-            logger.warning("a %s was not done within %.3g s and is cancelled", what, limit)
+            seconds = time.monotonic() - began
+            logger.warning("%s was not done within %.3g s and is cancelled", what, seconds)
             task.cancel()
         if late:
-            await asyncio.wait(late, timeout=_HUNG_CALLBACK_GRACE)
+            patience = self._stop.remaining(_HUNG_CALLBACK_GRACE)
+            await asyncio.wait(late, timeout=min(patience, _HUNG_CALLBACK_GRACE))
 
     async def _guarded(self, callback: Callback, argument: object, what: str) -> None:
         try:
             await call(callback, argument)
-        except (Exception, SystemExit, KeyboardInterrupt):  # noqa: BLE001 - a user's callback must not end the others
-            logger.exception("a %s raised", what)
+        except asyncio.CancelledError:
+            raise
+        except BaseException:  # noqa: BLE001 - a user's callback must not end the others
+            logger.exception("%s raised", what)
 
     def _ignored_shutdown(self) -> None:
         # Nobody else would end it: the supervisor was not told of the shutdown.
-        self._control.report_stuck(2 * self._settings.shutdown_process_timeout)
-        die_with_group()
+        seconds = 2 * self._settings.shutdown_process_timeout
+        self._control.end_stuck(seconds, f"it did not end within {seconds:g} s of ctx.shutdown()")
 
     def _hung(self, seconds: float) -> None:
         # A plain callback blocks; nothing inside this process can stop it.
-        self._control.report_stuck(seconds)
-        die_with_group()
+        what = "its shutdown callbacks, or on_session_end, did not end"
+        self._control.end_stuck(seconds, f"{what} within {seconds:g} s")

@@ -26,6 +26,8 @@ from supervisor.cli.text import harmless
 USAGE: Final = 2
 TIMED_OUT: Final = 124  # as timeout(1)
 BAD_REQUEST: Final = 400
+# The server reads no longer requests: what is larger need not be read to its end.
+_MAX_METADATA: Final = 2**20
 
 Socket = Annotated[
     str | None,
@@ -127,12 +129,20 @@ def _paced(count: int, rate: float | None) -> Iterator[int]:
 
 
 def _text(given: str) -> str:
+    if given != "-" and not given.startswith("@"):
+        return given
     try:
         if given == "-":
-            return sys.stdin.read()
-        return Path(given[1:]).read_text(encoding="utf-8") if given.startswith("@") else given
+            content = sys.stdin.buffer.read(_MAX_METADATA + 1)
+        else:
+            with Path(given[1:]).open("rb") as file:
+                content = file.read(_MAX_METADATA + 1)
+        text = content.decode()
     except (OSError, UnicodeDecodeError) as exc:
         raise typer.BadParameter(f"--metadata {given}: {exc}") from exc
+    if len(content) > _MAX_METADATA:
+        raise typer.BadParameter(f"--metadata {given}: over the limit of {_MAX_METADATA} bytes")
+    return text
 
 
 class _Ended:

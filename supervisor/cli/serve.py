@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import sys
@@ -13,6 +12,7 @@ from supervisor.cli.entry import Server
 from supervisor.cli.leaving import leave_quickly
 from supervisor.cli.notify import Notifier, StatusLine
 from supervisor.cli.output import log_to_stdout
+from supervisor.cli.running import run_to_its_end
 from supervisor.cli.settings import unknown_variables
 from supervisor.errors import SupervisorError
 from supervisor.options import PerMode
@@ -71,7 +71,7 @@ def serve(
         for sentence in unknown_variables(os.environ):
             logger.warning("%s", sentence)
         try:
-            return asyncio.run(server.run(devmode=devmode, **more))
+            return run_to_its_end(server.run(devmode=devmode, **more))
         except KeyboardInterrupt:  # before the server took over the signal
             return INTERRUPTED
         except (SupervisorError, OSError) as exc:

@@ -27,6 +27,7 @@ from supervisor import (
     NotAdmitted,
     PreloadFailed,
     ProcessPool,
+    ProcessPoolExecutor,
     ResultError,
     SetupFailed,
 )
@@ -180,6 +181,34 @@ def test_functions_that_would_run_nothing_are_refused(function: Callable[..., An
             AgentServer(**{hook: function})
     with pytest.raises(ValueError, match=r"initializer=.* without yield"):
         ProcessPool(initializer=function)
+
+
+def takes_nothing() -> None: ...
+
+
+def takes_two(one: object, two: object) -> None: ...
+
+
+@pytest.mark.parametrize("function", [takes_nothing, takes_two], ids=["nothing", "two"])
+def test_functions_that_cannot_be_called_with_what_they_get_are_refused(
+    function: Callable[..., Any],
+) -> None:
+    with pytest.raises(ValueError, match=r"entrypoint=.* expected a function that takes a JobCont"):
+        AgentServer().rtc_session(function)
+    with pytest.raises(ValueError, match=r"on_request=.* expected a function that takes a JobReq"):
+        AgentServer().rtc_session(lambda ctx: None, on_request=function)
+    for hook in ("setup_fnc", "preload_fnc"):
+        kinds: list[Callable[..., Any]] = [AgentServer, ProcessPool]
+        for kind in kinds:
+            with pytest.raises(ValueError, match=f"{hook}=.* expected a function that takes a Job"):
+                kind(**{hook: function})
+
+
+@pytest.mark.parametrize("initargs", [5, "ab", None])
+def test_the_initializers_arguments_are_a_tuple(initargs: Any) -> None:
+    for kind in (ProcessPool, ProcessPoolExecutor):
+        with pytest.raises(ValueError, match=r"initargs=.* expected a tuple of arguments"):
+            kind(initializer=print, initargs=initargs)
 
 
 @pytest.mark.parametrize("name", [None, 3, b"greeter", "\ud800"])

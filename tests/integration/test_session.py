@@ -484,8 +484,64 @@ async def test_on_session_end_is_cancelled_at_its_limit_and_the_outcome_stays(
     reports.wait_for("cancelled")
 
 
-@pytest.mark.parametrize("error", [ValueError("x"), SystemExit(3)], ids=["raises", "exits"])
-async def test_an_on_session_end_that_fails_does_not_change_the_outcome(error: Exception) -> None:
+@pytest.mark.parametrize("how", ["cancel", "drain"])
+async def test_an_on_session_end_that_runs_is_cancelled_before_the_grace_is_over(
+    reports: Reports, how: str
+) -> None:
+    say = reports.say
+
+    async def entrypoint(ctx: JobContext) -> None: ...
+
+    async def on_session_end(ctx: JobContext) -> None:
+        say("closing")
+        try:
+            await asyncio.sleep(LONG)
+        except asyncio.CancelledError:
+            say("cancelled")
+            raise
+
+    async with serving(
+        entrypoint, on_session_end=on_session_end, shutdown_process_timeout=2.0
+    ) as server:
+        (handle,) = await server.submit_job(room="studio")
+        await asyncio.to_thread(reports.wait_for, "closing")
+        if how == "cancel":
+            handle.cancel()
+        else:
+            server.begin_drain(0.0)
+        outcome = await soon(handle.wait())
+    assert outcome.status is JobStatus.SUCCEEDED, "its session was over"
+    assert outcome.asked_to_stop
+    assert outcome.exit is None or outcome.exit.signal is None
+    reports.wait_for("cancelled")
+
+
+async def test_one_that_blocks_on_is_killed_with_the_reason() -> None:
+    async def entrypoint(ctx: JobContext) -> None: ...
+
+    def on_session_end(ctx: JobContext) -> None:
+        time.sleep(LONG)
+
+    async with serving(
+        entrypoint,
+        on_session_end=on_session_end,
+        session_end_timeout=0.05,
+        shutdown_process_timeout=0.05,
+    ) as server:
+        outcome = await run_job(server)
+    assert (outcome.status, outcome.reason) == (JobStatus.KILLED, "hung")
+    assert outcome.error is not None
+    assert "on_session_end, did not end within 1.1 s" in outcome.error.message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("x"), SystemExit(3), JobCancelled("x"), asyncio.CancelledError()],
+    ids=["raises", "exits", "stops", "cancels"],
+)
+async def test_an_on_session_end_that_fails_does_not_change_the_outcome(
+    error: BaseException,
+) -> None:
     def entrypoint(ctx: JobContext) -> None: ...
 
     def on_session_end(ctx: JobContext) -> None:

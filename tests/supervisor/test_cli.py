@@ -212,6 +212,7 @@ def test_the_log_level_in_any_case(shell: Shell, given: str) -> None:
         ("submit", {}, "Missing argument"),
         ("submit r --count 2 --job-id J", {}, "--job-id names one job"),
         ("submit r --metadata @/no/such/file", {}, "No such file"),
+        ("submit r --metadata @/dev/zero", {}, "over the limit of 1048576 bytes"),
         ("submit r --timeout 5", {}, "--timeout: it bounds the waiting, so it needs --wait"),
         ("submit r --wait --timeout nan", {}, "expected seconds, 0 or more, or none"),
         ("submit r --rate nan", {}, "expected a number above 0"),

@@ -116,14 +116,16 @@ class FakeDrained:
 
     def __init__(self) -> None:
         self.told: list[tuple[str, float | None]] = []
+        self.has_jobs = True  # and not only what was promised
         self._no_jobs = asyncio.Event()
         self._news = asyncio.Event()
 
     def begin(self, remaining: float | None) -> None:
         self._note("begin", remaining)
 
-    def stop(self, grace: float) -> None:
+    def stop(self, grace: float) -> bool:
         self._note("stop", grace)
+        return self.has_jobs
 
     def kill(self) -> None:
         self._note("kill", None)
@@ -176,6 +178,16 @@ async def test_jobs_that_end_by_themselves_mean_status_0() -> None:
     assert await finished(drain) == 0
     assert drained.told == [("begin", 3600.0)]
     assert drain.stage.value == "gone"
+
+
+async def test_a_deadline_that_met_no_job_means_0() -> None:
+    drained = FakeDrained()
+    drained.has_jobs = False
+    drain = drain_of(drained)
+    drain.request(0.0)
+    await drained.until("stop")
+    drained.end_jobs()
+    assert await finished(drain) == 0
 
 
 async def test_the_deadline_asks_and_means_124() -> None:

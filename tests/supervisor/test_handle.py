@@ -65,6 +65,42 @@ def test_there_is_one_handle_of_a_job(handle: Handle, copied: Callable[[Handle],
         copied(handle)
 
 
+class Stop(BaseException):
+    """No ``Exception``."""
+
+
+@pytest.mark.parametrize("error", [Stop(), SystemExit(1), asyncio.CancelledError()], ids=repr)
+async def test_whatever_a_callback_raises_those_who_wait_go_on(
+    handle: Handle, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(done: Handle) -> None:
+        raise error
+
+    called: list[Handle] = []
+    handle.add_done_callback(fails)
+    handle.add_done_callback(called.append)
+    waiting = await waits(handle)
+    handle._settle(SUCCEEDED, Parcel(pickle.dumps(42)))
+    assert await waiting == 42
+    assert called == [handle]
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+
+
+async def test_an_interrupt_in_a_callback_ends_the_loop_and_nobody_waits_for_ever(
+    handle: Handle,
+) -> None:
+    def interrupted(done: Handle) -> None:
+        raise KeyboardInterrupt
+
+    handle.add_done_callback(interrupted)
+    waiting = await waits(handle)
+    with pytest.raises(KeyboardInterrupt):
+        handle._settle(SUCCEEDED, Parcel(pickle.dumps(42)))
+    assert await waiting == 42
+
+
 # ── where it stands ──────────────────────────────────────────────────────────
 
 
