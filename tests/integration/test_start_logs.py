@@ -197,3 +197,30 @@ def test_the_level_holds_for_jobs_and_their_libraries(program: Program, level: s
     levels = {json.loads(line)["level"] for line in out.splitlines()}
     assert (b"a library says" in out) == (level == "debug")
     assert levels <= ({"WARNING", "ERROR"} if level == "WARNING" else {"DEBUG", "INFO", "WARNING"})
+
+
+def test_a_task_that_swallows_its_cancellation_does_not_keep_the_process(program: Program) -> None:
+    text = program.script.read_text().replace(
+        "@server.rtc_session()",
+        """
+async def never_ends(request):
+    while True:
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            pass
+
+
+@server.rtc_session(on_request=never_ends)""",
+    )
+    program.script.write_text(text)
+    with program.started("start") as server:
+        path = program.directory / "greenroom" / f"{server.pid}.sock"
+        wait_until(path.exists)
+        refused = program.run("submit", "r")
+        assert refused.returncode == 1
+        assert "on_request did not answer within" in refused.stderr
+        server.send_signal(signal.SIGTERM)
+        out, _ = server.communicate(timeout=60)
+        assert server.returncode == 0
+    assert b"left behind, as it does not end when it is cancelled" in out
