@@ -175,7 +175,7 @@ class RequestHook:
         finally:
             if not call.done():
                 self._going_on.add(call)
-                call.add_done_callback(self._ended)
+                call.add_done_callback(lambda ended: self._ended(job, ended))
                 if request.answer is None:
                     call.cancel()  # it may refuse to end, or take its time: nobody waits for it
         answer, raised = request.answer, _error_of(call)
@@ -203,10 +203,11 @@ class RequestHook:
         for call in self._going_on:
             call.cancel()
 
-    def _ended(self, call: asyncio.Task[None]) -> None:
+    def _ended(self, job: JobInfo, call: asyncio.Task[None]) -> None:
         self._going_on.discard(call)
         if not call.cancelled() and (raised := call.exception()) is not None:
-            logger.error("on_request raised when nobody waited for it any more", exc_info=raised)
+            what = "on_request raised for job %s, when nobody waited for it any more"
+            logger.error(what, job.id, exc_info=raised, extra=about(job))
 
 
 def _wake(loop: asyncio.AbstractEventLoop, answered: asyncio.Future[None]) -> None:

@@ -108,7 +108,7 @@ class JobContext(InRoom):
 
     @property
     def log_context_fields(self) -> dict[str, object]:
-        """Fields that go onto every log record of this job. Change or replace it."""
+        """Fields that go onto every record that this job logs. Change or replace it."""
         return self._log_fields
 
     @log_context_fields.setter

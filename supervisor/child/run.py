@@ -15,37 +15,23 @@ import asyncio
 import builtins
 import inspect
 import logging
-import threading
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from ipc.messages import Stop
 from supervisor.child.awaiting import Abandoned, Awaiting, Caught, caught
 from supervisor.child.boot import Settings
-from supervisor.child.callbacks import Callback, call
+from supervisor.child.closing import HUNG_GRACE, LEAVE_TIMEOUT, close_session
 from supervisor.child.context import JobContext
 from supervisor.child.control import ControlThread
 from supervisor.child.interrupt import Interrupter
+from supervisor.child.stop import StopRequest
 from supervisor.errors import JobCancelled, JobWasCancelled
 from supervisor.options import Hook
 
 logger = logging.getLogger("greenroom.job")
 
 T = TypeVar("T")
-
-# Beyond the time that closing may take, for a plain callback that never returns:
-# nothing inside this process could stop it, so the process ends.
-_HUNG_CALLBACK_GRACE: Final = 1.0
-
-# Of the grace that is left when a job is asked to stop while its session is closed.
-_SHARE_FOR_CALLBACKS: Final = 0.8
-
-
-# For telling LiveKit's server that we leave; without an answer it finds out by itself.
-_LEAVE_TIMEOUT: Final = 3.0
-
 
 # Python 3.10 has no groups of exceptions.
 _GROUP: Final[Any] = getattr(builtins, "BaseExceptionGroup", ())
@@ -60,50 +46,6 @@ class Ending:
     value: Any = None
     error: BaseException | None = None
     entered_at: float = 0.0
-
-
-class StopRequest:
-    """A request to stop, kept until somebody can act on it.
-
-    Written by the control thread, read by the main thread; the lock makes
-    "register a canceller" and "ask" meet, whichever comes first.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._canceller: Callable[[str], None] | None = None
-        self.reason: str | None = None
-        self._grace = 0.0
-        self._deadline = 0.0
-
-    def ask(self, stop: Stop) -> None:
-        """Note the request and cancel what runs. Runs on: the control thread."""
-        with self._lock:
-            if self.reason is None:
-                self.reason = stop.reason
-            self._grace = stop.grace
-            self._deadline = time.monotonic() + stop.grace
-            canceller = self._canceller
-            if canceller is not None:
-                canceller(self.reason)
-
-    def register(self, canceller: Callable[[str], None] | None) -> None:
-        """Have *canceller* called with the reason; at once if the request is there."""
-        with self._lock:
-            self._canceller = canceller
-            if canceller is not None and self.reason is not None:
-                canceller(self.reason)
-
-    @property
-    def grace(self) -> float:
-        """The seconds that the supervisor gave, counted from the request."""
-        return self._grace
-
-    def remaining(self, otherwise: float) -> float:
-        """Return the seconds left of the grace, or *otherwise* if nobody asked."""
-        if self.reason is None:
-            return otherwise
-        return max(0.0, self._deadline - time.monotonic())
 
 
 class NoJob(BaseException):
@@ -307,78 +249,12 @@ class JobRunner:
             return
         patience = self._settings.shutdown_process_timeout
         if in_room:
-            patience += _LEAVE_TIMEOUT
+            patience += LEAVE_TIMEOUT
         if on_session_end is not None:
             patience += self._settings.session_end_timeout
-        patience += _HUNG_CALLBACK_GRACE
+        patience += HUNG_GRACE
         self._control.set_alarm(patience, lambda: self._hung(patience))
-        self.run_on_loop(self._closing(context, on_session_end))
-
-    async def _closing(self, context: JobContext, on_session_end: Hook | None) -> None:
-        reason = self._stop.reason or context.shutdown_reason or ""
-        loop = asyncio.get_running_loop()
-        asked = asyncio.Event()
-
-        def hurry(reason: str) -> None:
-            loop.call_soon_threadsafe(asked.set)
-
-        self._stop.register(hurry)
-        try:
-            callbacks = context._take_shutdown_callbacks()
-            if callbacks:
-                limit = self._settings.shutdown_process_timeout
-                await self._all_within(limit, asked, callbacks, reason, "a shutdown callback")
-            if on_session_end is not None:
-                limit = self._settings.session_end_timeout
-                await self._all_within(limit, asked, [on_session_end], context, "on_session_end")
-        finally:
-            self._stop.register(None)
-        # Last: what was called before may still have something to say there.
-        await context._leave_room(min(_LEAVE_TIMEOUT, self._stop.remaining(_LEAVE_TIMEOUT)))
-
-    async def _all_within(
-        self,
-        limit: float,
-        asked: asyncio.Event,
-        callbacks: list[Callback],
-        argument: object,
-        what: str,
-    ) -> None:
-        """Call all of *callbacks* side by side; what is not done by the limit is cancelled.
-
-        Once the job is *asked* to stop, the limit is what the grace has left, less a part
-        for those that are cancelled, and for saying how it ended.
-        """
-        tasks = [asyncio.ensure_future(self._guarded(each, argument, what)) for each in callbacks]
-        all_done = asyncio.ensure_future(asyncio.wait(tasks))
-        request = asyncio.ensure_future(asked.wait())
-        began = time.monotonic()
-        try:
-            either: set[asyncio.Future[Any]] = {all_done, request}
-            await asyncio.wait(either, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-            if request.done() and not all_done.done():
-                left = began + limit - time.monotonic()
-                grace = self._stop.remaining(left) * _SHARE_FOR_CALLBACKS
-                await asyncio.wait({all_done}, timeout=max(0.0, min(left, grace)))
-        finally:
-            request.cancel()
-            all_done.cancel()
-        late = [task for task in tasks if not task.done()]
-        for task in late:
-            seconds = time.monotonic() - began
-            logger.warning("%s was not done within %.3g s and is cancelled", what, seconds)
-            task.cancel()
-        if late:
-            patience = self._stop.remaining(_HUNG_CALLBACK_GRACE)
-            await asyncio.wait(late, timeout=min(patience, _HUNG_CALLBACK_GRACE))
-
-    async def _guarded(self, callback: Callback, argument: object, what: str) -> None:
-        try:
-            await call(callback, argument)
-        except asyncio.CancelledError:
-            raise
-        except BaseException:  # noqa: BLE001 - a user's callback must not end the others
-            logger.exception("%s raised", what)
+        self.run_on_loop(close_session(context, on_session_end, self._stop, self._settings))
 
     def _ignored_shutdown(self) -> None:
         # Nobody else would end it: the supervisor was not told of the shutdown.

@@ -60,7 +60,8 @@ from supervisor.child.hello import DECODER
 from supervisor.child.inroom import through_the_room
 from supervisor.child.interrupt import Interrupter
 from supervisor.child.rehearsal import rehearsals, rehearsed, touch
-from supervisor.child.run import Ending, JobRunner, NoJob, StopRequest
+from supervisor.child.run import Ending, JobRunner, NoJob
+from supervisor.child.stop import StopRequest
 from supervisor.child.strays import kill_descendants
 from supervisor.job import Session
 

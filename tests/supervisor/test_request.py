@@ -176,6 +176,7 @@ async def test_what_is_raised_after_the_answer_is_logged_and_changes_nothing(
     assert record.levelno == logging.ERROR
     assert record.exc_info is not None
     assert "was answered before" in str(record.exc_info[1])
+    assert vars(record)["greenroom"] == {"job_id": "J-1", "room": "studio"}
 
 
 async def test_who_asks_can_be_cancelled_and_so_is_the_function() -> None:
