@@ -92,27 +92,40 @@ def check_function(name: str, value: object, expected: str = "a function") -> No
             )
 
 
-def check_hook(name: str, value: object, *, takes: str = "") -> None:
+def check_hook(name: str, value: object, *, takes: str = "", or_nothing: bool = False) -> None:
     """Raise OptionError unless *value* is what :func:`check_function` takes, or None.
 
     Args:
         takes: what it is called with, such as ``"a JobRequest"``; empty if that is not checked.
+        or_nothing: one without parameters is called without an argument.
     """
     if value is not None:
         check_function(name, value, "a function, or None")
         if takes:
-            check_takes(name, value, f"a function that takes {takes}, or None")
+            expected = f"a function that takes {takes}{', or nothing' * or_nothing}, or None"
+            check_takes(name, value, expected, or_nothing=or_nothing)
 
 
-def check_takes(name: str, value: object, expected: str) -> None:
+def check_takes(name: str, value: object, expected: str, *, or_nothing: bool = False) -> None:
     """Raise OptionError if the function *value* cannot be called with one argument."""
     assert callable(value), "check_function comes first"
     try:
-        inspect.signature(value).bind(None)
-    except TypeError:
-        raise OptionError(name, value, expected) from None
+        # Its own: what a decorator wraps may have another than what is called.
+        signature = inspect.signature(value, follow_wrapped=False)
     except ValueError:
-        pass  # some functions written in C do not tell
+        return  # some functions written in C do not tell
+    if fits(signature, None) or (or_nothing and fits(signature)):
+        return
+    raise OptionError(name, value, expected)
+
+
+def fits(signature: inspect.Signature, *arguments: object) -> bool:
+    """Return whether what has this signature can be called with *arguments*."""
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        return False
+    return True
 
 
 def check_arguments(name: str, value: object) -> tuple[object, ...]:

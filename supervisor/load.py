@@ -25,6 +25,7 @@ from collections.abc import Callable
 from typing import Final
 
 from supervisor.cgroupfs import cpu_quota
+from supervisor.checks import fits
 from supervisor.clock import monotonic
 from supervisor.cpuload import CpuLoad, read_cpu
 from supervisor.cpus import cpu_count
@@ -50,19 +51,11 @@ def takes_server(load_fnc: Hook) -> bool:
         signature = inspect.signature(load_fnc)
     except ValueError:  # some functions written in C do not tell
         return False
-    if _fits(signature):
+    if fits(signature):
         return next(iter(signature.parameters), "") == "server"
-    if _fits(signature, None):
+    if fits(signature, None):
         return True
     raise OptionError("load_fnc", load_fnc, "a function that takes the server, or nothing")
-
-
-def _fits(signature: inspect.Signature, *arguments: object) -> bool:
-    try:
-        signature.bind(*arguments)
-    except TypeError:
-        return False
-    return True
 
 
 class _Thread:

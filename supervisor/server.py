@@ -183,7 +183,7 @@ class AgentServer:
         """
         agent_name = check_text("agent_name", agent_name)
         check_hook("on_request", on_request, takes="a JobRequest")
-        check_hook("on_session_end", on_session_end)
+        check_hook("on_session_end", on_session_end, takes="a JobContext", or_nothing=True)
         if not isinstance(type, ServerType):
             raise OptionError("type", type, "ServerType.ROOM or ServerType.PUBLISHER")
 

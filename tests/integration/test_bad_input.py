@@ -197,11 +197,61 @@ def test_functions_that_cannot_be_called_with_what_they_get_are_refused(
         AgentServer().rtc_session(function)
     with pytest.raises(ValueError, match=r"on_request=.* expected a function that takes a JobReq"):
         AgentServer().rtc_session(lambda ctx: None, on_request=function)
+    if function is takes_two:
+        with pytest.raises(
+            ValueError, match=r"on_session_end=.* a JobContext, or nothing, or None"
+        ):
+            AgentServer().rtc_session(lambda ctx: None, on_session_end=function)
     for hook in ("setup_fnc", "preload_fnc"):
         kinds: list[Callable[..., Any]] = [AgentServer, ProcessPool]
         for kind in kinds:
             with pytest.raises(ValueError, match=f"{hook}=.* expected a function that takes a Job"):
                 kind(**{hook: function})
+
+
+@functools.wraps(takes_two)
+def passes_one_more(job: object) -> None:
+    takes_two(job, None)
+
+
+class Method:
+    """Has functions of every kind."""
+
+    def bound(self, job: object) -> None: ...
+
+    @classmethod
+    def of_the_class(cls, job: object) -> None: ...
+
+    @staticmethod
+    def plain(job: object, more: object = None) -> None: ...
+
+    def __call__(self, *jobs: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        passes_one_more,
+        Method().bound,
+        Method.of_the_class,
+        Method.plain,
+        Method(),
+        functools.partial(takes_two, None),
+        len,
+        dict,
+        JobRejected,
+        takes_two.__get__(None.__class__),
+    ],
+    ids=["wraps", "method", "class", "static", "object", "partial", "C", "type", "error", "bound"],
+)
+def test_functions_of_every_kind_are_taken(function: Callable[..., Any]) -> None:
+    server = AgentServer(setup_fnc=function, preload_fnc=function)
+    server.rtc_session(function, on_request=function, on_session_end=function)
+    ProcessPool(setup_fnc=function, initializer=function)
+
+
+def test_an_on_session_end_may_take_nothing() -> None:
+    AgentServer().rtc_session(lambda ctx: None, on_session_end=takes_nothing)
 
 
 @pytest.mark.parametrize("initargs", [5, "ab", None])
