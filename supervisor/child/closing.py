@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from supervisor.child.boot import Settings
@@ -20,8 +21,8 @@ from supervisor.options import Hook
 
 logger = logging.getLogger("greenroom.job")
 
-# For what was cancelled to end; and, beyond the time that closing may take, for a plain
-# callback that never returns: nothing inside this process could stop it, so the process ends.
+# For what was cancelled to end; and, beyond the time that a step may take, for a plain
+# callback that never returns.
 HUNG_GRACE: Final = 1.0
 
 # For telling LiveKit's server that we leave; without an answer it finds out by itself.
@@ -31,72 +32,83 @@ LEAVE_TIMEOUT: Final = 3.0
 _SHARE: Final = 0.8
 
 
-async def close_session(
-    context: JobContext, on_session_end: Hook | None, stop: StopRequest, settings: Settings
-) -> None:
-    """Call what is to be called when the job is over, in order, each within its time.
+class Closing:
+    """Closes one session.
 
-    Runs on: the worker's loop.
+    Args:
+        stop: tells whether the job is asked to stop.
+        settings: say how long each step may take.
+        watch: called before each step with its name and the seconds after which it has
+            hung: it blocks the loop.
+
+    Runs on: the worker's loop, every method.
     """
-    reason = stop.reason or context.shutdown_reason or ""
-    loop = asyncio.get_running_loop()
-    asked = asyncio.Event()
 
-    def hurry(reason: str) -> None:
-        loop.call_soon_threadsafe(asked.set)
+    def __init__(
+        self, stop: StopRequest, settings: Settings, *, watch: Callable[[str, float], None]
+    ) -> None:
+        self._stop = stop
+        self._settings = settings
+        self._watch = watch
+        self._asked = asyncio.Event()
 
-    stop.register(hurry)  # at once, if it was asked before
-    try:
-        callbacks = context._take_shutdown_callbacks()
-        if callbacks:
-            calls = _Calls(callbacks, reason, "a shutdown callback")
-            await calls.within(settings.shutdown_process_timeout, asked, stop)
-        if on_session_end is not None:
-            calls = _Calls([on_session_end], context, "on_session_end")
-            await calls.within(settings.session_end_timeout, asked, stop)
-    finally:
-        stop.register(None)
-    # Last: what was called before may still have something to say there.
-    await context._leave_room(min(LEAVE_TIMEOUT, stop.remaining(LEAVE_TIMEOUT)))
+    async def close(self, context: JobContext, on_session_end: Hook | None) -> None:
+        """Call what is to be called when the job is over, in order, each within its time."""
+        reason = self._stop.reason or context.shutdown_reason or ""
+        loop = asyncio.get_running_loop()
 
+        def hurry(reason: str) -> None:
+            loop.call_soon_threadsafe(self._asked.set)
 
-class _Calls:
-    """Calls of all of *callbacks* with *argument*, side by side."""
+        self._stop.register(hurry)  # which calls it, if the job was asked before
+        try:
+            callbacks = context._take_shutdown_callbacks()
+            if callbacks:
+                limit = self._settings.shutdown_process_timeout
+                await self._call(callbacks, reason, "a shutdown callback", limit)
+            if on_session_end is not None:
+                limit = self._settings.session_end_timeout
+                await self._call([on_session_end], context, "on_session_end", limit)
+        finally:
+            self._stop.register(None)
+        # Last: what was called before may still have something to say there.
+        self._watch("leaving the room", LEAVE_TIMEOUT + HUNG_GRACE)
+        await context._leave_room(min(LEAVE_TIMEOUT, self._stop.remaining(LEAVE_TIMEOUT)))
 
-    def __init__(self, callbacks: list[Callback], argument: object, what: str) -> None:
-        self._what = what
-        self._began = time.monotonic()
-        self._tasks = [asyncio.ensure_future(self._guarded(each, argument)) for each in callbacks]
-
-    async def within(self, limit: float, asked: asyncio.Event, stop: StopRequest) -> None:
-        """Wait for them; cancel what is not done by the limit, in seconds, or by the grace's."""
-        all_done = asyncio.ensure_future(asyncio.wait(self._tasks))
-        request = asyncio.ensure_future(asked.wait())
+    async def _call(
+        self, callbacks: list[Callback], argument: object, what: str, limit: float
+    ) -> None:
+        """Call all of them side by side; cancel what is not done by the limit, or by the grace's."""
+        self._watch(what, limit + HUNG_GRACE)
+        began = time.monotonic()
+        tasks = [asyncio.ensure_future(_guarded(each, argument, what)) for each in callbacks]
+        all_done = asyncio.ensure_future(asyncio.wait(tasks))
+        request = asyncio.ensure_future(self._asked.wait())
         try:
             either: set[asyncio.Future[Any]] = {all_done, request}
             await asyncio.wait(either, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
             if request.done() and not all_done.done():
-                left = self._began + limit - time.monotonic()
-                seconds = max(0.0, min(left, stop.remaining(left) * _SHARE))
+                left = began + limit - time.monotonic()
+                seconds = max(0.0, min(left, self._stop.remaining(left) * _SHARE))
                 await asyncio.wait({all_done}, timeout=seconds)
         finally:
             request.cancel()
             all_done.cancel()
-        await self._cancel_late(min(HUNG_GRACE, stop.remaining(HUNG_GRACE)))
-
-    async def _cancel_late(self, patience: float) -> None:
-        late = [task for task in self._tasks if not task.done()]
-        seconds = time.monotonic() - self._began
+        late = [task for task in tasks if not task.done()]
+        seconds = time.monotonic() - began
         for task in late:
-            logger.warning("%s was not done within %.3g s and is cancelled", self._what, seconds)
+            logger.warning("%s was not done within %.3g s and is cancelled", what, seconds)
             task.cancel()
         if late:
+            # One that swallows it must leave the other half for saying how the job ended.
+            patience = min(HUNG_GRACE, self._stop.remaining(2 * HUNG_GRACE) / 2)
             await asyncio.wait(late, timeout=patience)
 
-    async def _guarded(self, callback: Callback, argument: object) -> None:
-        try:
-            await call(callback, argument)
-        except asyncio.CancelledError:
-            raise
-        except BaseException:  # noqa: BLE001 - a user's callback must not end the others
-            logger.exception("%s raised", self._what)
+
+async def _guarded(callback: Callback, argument: object, what: str) -> None:
+    try:
+        await call(callback, argument)
+    except asyncio.CancelledError:
+        raise
+    except BaseException:  # noqa: BLE001 - a user's callback must not end the others
+        logger.exception("%s raised", what)

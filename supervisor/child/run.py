@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 
 from supervisor.child.awaiting import Abandoned, Awaiting, Caught, caught
 from supervisor.child.boot import Settings
-from supervisor.child.closing import HUNG_GRACE, LEAVE_TIMEOUT, close_session
+from supervisor.child.closing import Closing
 from supervisor.child.context import JobContext
 from supervisor.child.control import ControlThread
 from supervisor.child.interrupt import Interrupter
@@ -247,21 +247,15 @@ class JobRunner:
         in_room = context._link is not None
         if not context._shutdown_callbacks and on_session_end is None and not in_room:
             return
-        patience = self._settings.shutdown_process_timeout
-        if in_room:
-            patience += LEAVE_TIMEOUT
-        if on_session_end is not None:
-            patience += self._settings.session_end_timeout
-        patience += HUNG_GRACE
-        self._control.set_alarm(patience, lambda: self._hung(patience))
-        self.run_on_loop(close_session(context, on_session_end, self._stop, self._settings))
+        closing = Closing(self._stop, self._settings, watch=self._end_if_stuck)
+        self.run_on_loop(closing.close(context, on_session_end))
 
     def _ignored_shutdown(self) -> None:
         # Nobody else would end it: the supervisor was not told of the shutdown.
         seconds = 2 * self._settings.shutdown_process_timeout
         self._control.end_stuck(seconds, f"it did not end within {seconds:g} s of ctx.shutdown()")
 
-    def _hung(self, seconds: float) -> None:
-        # A plain callback blocks; nothing inside this process can stop it.
-        what = "its shutdown callbacks, or on_session_end, did not end"
-        self._control.end_stuck(seconds, f"{what} within {seconds:g} s")
+    def _end_if_stuck(self, what: str, seconds: float) -> None:
+        # One that blocks the loop: nothing inside this process can stop it.
+        why = f"{what} did not end within {seconds:g} s"
+        self._control.set_alarm(seconds, lambda: self._control.end_stuck(seconds, why))

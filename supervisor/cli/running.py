@@ -36,7 +36,8 @@ def run_to_its_end(main: Coroutine[Any, Any, T]) -> T:
                 task.cancel()
                 loop.run_until_complete(asyncio.wait({task}))
             loop.run_until_complete(_cancel_others())
-            loop.run_until_complete(loop.shutdown_asyncgens())
+            closing = loop.create_task(loop.shutdown_asyncgens())
+            loop.run_until_complete(asyncio.wait({closing}, timeout=LAST_WORDS))
             loop.run_until_complete(loop.shutdown_default_executor())
     finally:
         asyncio.set_event_loop(None)

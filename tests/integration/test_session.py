@@ -531,7 +531,56 @@ async def test_one_that_blocks_on_is_killed_with_the_reason() -> None:
         outcome = await run_job(server)
     assert (outcome.status, outcome.reason) == (JobStatus.KILLED, "hung")
     assert outcome.error is not None
-    assert "on_session_end, did not end within 1.1 s" in outcome.error.message
+    assert "on_session_end did not end within 1.05 s" in outcome.error.message
+
+
+async def test_a_shutdown_callback_that_blocks_on_does_not_have_the_sessions_end_time() -> None:
+    async def entrypoint(ctx: JobContext) -> None:
+        ctx.add_shutdown_callback(lambda: time.sleep(LONG))
+
+    async with serving(
+        entrypoint,
+        on_session_end=lambda ctx: None,
+        session_end_timeout=LONG,
+        shutdown_process_timeout=0.05,
+    ) as server:
+        outcome = await run_job(server)
+    assert (outcome.status, outcome.reason) == (JobStatus.KILLED, "hung")
+    assert outcome.error is not None
+    assert "a shutdown callback did not end within 1.05 s" in outcome.error.message
+
+
+async def test_one_that_swallows_its_cancellation_does_not_hide_the_outcome() -> None:
+    started = asyncio.Event()
+
+    async def entrypoint(ctx: JobContext) -> None:
+        ctx.shutdown("done")
+
+    async def on_session_end(ctx: JobContext) -> None:
+        logging.getLogger("closing").warning("begins")
+        while True:
+            try:
+                await asyncio.sleep(LONG)
+            except asyncio.CancelledError:
+                continue
+
+    class Begins(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            started.set()
+
+    logger = logging.getLogger("closing")
+    logger.addHandler(begins := Begins())
+    try:
+        async with serving(
+            entrypoint, on_session_end=on_session_end, shutdown_process_timeout=4.0
+        ) as server:
+            (handle,) = await server.submit_job(room="studio")
+            await soon(started.wait())
+            handle.cancel()
+            outcome = await soon(handle.wait())
+    finally:
+        logger.removeHandler(begins)
+    assert outcome.status is JobStatus.SUCCEEDED
 
 
 @pytest.mark.parametrize(
