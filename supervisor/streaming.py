@@ -58,7 +58,7 @@ async def _from_plain(
     window: deque[JobHandle[T]],
 ) -> AsyncGenerator[JobHandle[T], None]:
     source: Iterator[A] | None = iter(items)
-    failure: Exception | None = None
+    failure: BaseException | None = None
     try:
         while True:
             while source is not None and len(window) < max_in_flight:
@@ -66,7 +66,9 @@ async def _from_plain(
                     window.append(submit(next(source)))
                 except StopIteration:
                     source = None
-                except Exception as exc:  # noqa: BLE001 - raised when its turn has come
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as exc:  # noqa: BLE001 - raised when its turn has come
                     source, failure = None, exc
             if not window:
                 break
@@ -87,8 +89,8 @@ async def _from_async(
     # The next item and the end of the first job are waited for side by side: a
     # source that pauses must not hold back results that are there.
     source: AsyncIterator[A] | None = items.__aiter__()
-    failure: Exception | None = None
-    coming: asyncio.Task[A] | None = None
+    failure: BaseException | None = None
+    coming: asyncio.Task[Callable[[], A]] | None = None
     ending: asyncio.Task[Any] | None = None
     try:
         while True:
@@ -102,10 +104,10 @@ async def _from_async(
             await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
             if coming is not None and coming.done():
                 try:
-                    window.append(submit(coming.result()))
+                    window.append(submit(coming.result()()))
                 except StopAsyncIteration:
                     source = None
-                except Exception as exc:  # noqa: BLE001 - raised when its turn has come
+                except BaseException as exc:  # noqa: BLE001 - raised when its turn has come
                     source, failure = None, exc
                 coming = None
             if ending is not None and ending.done():
@@ -120,8 +122,22 @@ async def _from_async(
         _cancel(window)
 
 
-async def _next(source: AsyncIterator[A]) -> A:
-    return await source.__anext__()
+async def _next(source: AsyncIterator[A]) -> Callable[[], A]:
+    """Return what returns the next item, or raises what came instead.
+
+    Not raised in this task: asyncio hands a SystemExit on to the loop, which would end the
+    program behind the consumer's back, and takes a CancelledError for its own.
+    """
+    try:
+        item = await source.__anext__()
+    except BaseException as exc:  # noqa: BLE001 - see above
+        failure = exc
+
+        def fail() -> A:
+            raise failure
+
+        return fail
+    return lambda: item
 
 
 def _cancel(window: deque[JobHandle[T]]) -> None:

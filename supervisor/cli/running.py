@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
@@ -36,12 +37,24 @@ def run_to_its_end(main: Coroutine[Any, Any, T]) -> T:
                 task.cancel()
                 loop.run_until_complete(asyncio.wait({task}))
             loop.run_until_complete(_cancel_others())
-            closing = loop.create_task(loop.shutdown_asyncgens())
-            loop.run_until_complete(asyncio.wait({closing}, timeout=LAST_WORDS))
-            loop.run_until_complete(loop.shutdown_default_executor())
+            for closing in (loop.shutdown_asyncgens(), loop.shutdown_default_executor()):
+                ended = asyncio.wait({loop.create_task(closing)}, timeout=LAST_WORDS)
+                loop.run_until_complete(ended)
+            _name_threads()
     finally:
         asyncio.set_event_loop(None)
         loop.close()
+
+
+def _name_threads() -> None:
+    """Say what keeps the process: the interpreter waits for threads that are no daemons."""
+    names = [
+        thread.name
+        for thread in threading.enumerate()
+        if thread is not threading.main_thread() and not thread.daemon
+    ]
+    if names:
+        logger.warning("the process ends when these threads have ended: %s", ", ".join(names))
 
 
 async def _cancel_others() -> None:

@@ -101,15 +101,19 @@ class TestMap:
 
     @pytest.mark.parametrize("bound", [1, 2, 9])
     @pytest.mark.parametrize("asynchronous", [False, True], ids=["plain", "asynchronous"])
-    @pytest.mark.parametrize("bad", ["source", "item"])
+    @pytest.mark.parametrize(
+        "error",
+        [KeyError("no more"), asyncio.CancelledError(), SystemExit(3), None],
+        ids=["raises", "cancels", "exits", "bad item"],
+    )
     async def test_an_error_comes_after_what_came_before_it(
-        self, bound: int, asynchronous: bool, bad: str
+        self, bound: int, asynchronous: bool, error: BaseException | None
     ) -> None:
         def source() -> Iterator[Any]:
             yield 1
             yield 2
-            if bad == "source":
-                raise KeyError("no more of them")
+            if error is not None:
+                raise error
             yield threading.Lock()
             yield 4
 
@@ -122,8 +126,8 @@ class TestMap:
             stream = pool.map(jobs.double, items, max_in_flight=bound)
             assert await (await soon(anext(stream))) == 2
             assert await (await soon(anext(stream))) == 4
-            with pytest.raises(KeyError if bad == "source" else TypeError):
-                await soon(anext(stream))
+            with pytest.raises(TypeError if error is None else type(error)):
+                await anext(stream)
             assert pool.stats().total_jobs == 2
 
     async def test_the_timeout_is_for_each_job(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -87,6 +89,47 @@ def test_a_task_that_swallows_its_cancellation_is_left_behind(
         record.levelno == logging.WARNING and "stubborn" in record.getMessage()
         for record in caplog.records
     )
+
+
+def test_a_thread_that_keeps_the_process_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(running, "LAST_WORDS", 0.05)
+    go_on = threading.Event()
+
+    async def main() -> None:
+        asyncio.get_running_loop().run_in_executor(None, go_on.wait)
+
+    try:
+        run_to_its_end(main())
+        assert any("asyncio_0" in record.getMessage() for record in caplog.records)
+    finally:
+        go_on.set()
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    caplog.clear()
+    run_to_its_end(asyncio.sleep(0))
+    assert caplog.records == []
+
+
+def test_an_async_generator_that_does_not_end_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(running, "LAST_WORDS", 0.05)
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await asyncio.Event().wait()
+
+    async def main() -> AsyncIterator[int]:
+        stream = numbers()
+        await stream.__anext__()
+        return stream
+
+    assert run_to_its_end(main()) is not None
 
 
 def test_an_interrupt_cancels_it_and_waits_for_its_end() -> None:
