@@ -140,7 +140,7 @@ class JobKilled(_WorkerEnded):
     Args:
         pid: its process id.
         exit: how the kernel reported it.
-        reason: ``"memory"``, ``"silent"``, ``"grace"`` and so on; empty when
+        reason: ``"memory"``, ``"silent"``, ``"hung"``, ``"grace"`` and so on; empty when
             somebody else sent the signal.
     """
 

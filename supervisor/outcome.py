@@ -50,10 +50,10 @@ class Ask:
 
 @dataclass(frozen=True)
 class Kill:
-    """That we sent SIGKILL, and why.
+    """That we sent SIGKILL, or its process sent it to itself by our rules, and why.
 
     Args:
-        reason: one word: silent, memory, protocol, grace, and so on.
+        reason: one word: silent, hung, memory, protocol, grace, and so on.
         detail: the figures, or the last stack.
     """
 
