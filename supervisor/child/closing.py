@@ -29,7 +29,7 @@ HUNG_GRACE: Final = 1.0
 LEAVE_TIMEOUT: Final = 3.0
 
 # Of the grace that is left, what is for callbacks.
-_SHARE: Final = 0.8
+_SHARE: Final = 0.9
 
 
 class Closing:

@@ -21,6 +21,7 @@ if its client goes away; only waiting ends with the client.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -52,6 +53,7 @@ from supervisor.dispatch.wire import (
 from supervisor.errors import SupervisorError
 from supervisor.handle import JobHandle
 from supervisor.job import JobInfo, Participant, Room
+from supervisor.within import within
 
 logger = logging.getLogger("greenroom.dispatch.local")
 
@@ -71,9 +73,11 @@ MAX_ENDED_JOBS: Final = 10_000
 # Tracebacks are up to 64 KiB and metadata up to the body's limit: the count alone bounds nothing.
 MAX_HISTORY_BYTES: Final = 64 * 1024 * 1024
 DEFAULT_ENDED: Final = 100
-# A client sends its request right after it has connected. Who is let in and stays
-# mute for so long (a watcher, a kept connection) has nothing to lose.
+# For those who are being let in at the moment of a pause to be seen.
 PAUSE_LINGER: Final = 0.2
+# A client sends its first request right after it has connected, unless the machine is
+# very busy. Who is let in and stays mute for so long has nothing to lose.
+MUTE_TIMEOUT: Final = 3.0
 # Answers to those who wait are on their way when this begins to count. aiohttp
 # may spend it twice, and a server's way out has half a second in all.
 CLOSE_GRACE: Final = 0.1
@@ -100,6 +104,9 @@ class LocalDispatcher:
         self._history = History(max_jobs=MAX_ENDED_JOBS, max_bytes=MAX_HISTORY_BYTES)
         self._offered: set[str] = set()  # ids between a request and its answer
         self._accepting: set[asyncio.Future[Any]] = set()
+        # Connections that have asked for something, and that somebody has just done so.
+        self._heard: set[object] = set()
+        self._somebody_spoke = asyncio.Event()
 
     @property
     def path(self) -> Path | None:
@@ -172,11 +179,22 @@ class LocalDispatcher:
         """
         assert self._site is not None, "it listens"
         await self._site.stop()
-        # Who was let in just now has this long to say what for.
         await asyncio.sleep(PAUSE_LINGER)
+        # Who was let in and has not said what for: its request may be on its way.
+        with contextlib.suppress(asyncio.TimeoutError):
+            await within(MUTE_TIMEOUT, self._all_heard())
         while self._accepting:
             await asyncio.wait(self._accepting)
         self._end_waiting()
+
+    async def _all_heard(self) -> None:
+        while not self._heard.issuperset(self._connections()):
+            self._somebody_spoke.clear()
+            await self._somebody_spoke.wait()
+
+    def _connections(self) -> list[web.RequestHandler]:
+        server = None if self._runner is None else self._runner.server
+        return [] if server is None else server.connections
 
     async def close(self) -> None:
         """Answer those who wait with what is known, stop listening, remove the socket.
@@ -206,6 +224,8 @@ class LocalDispatcher:
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let this user and root in; turn every error into JSON."""
+        if request.method != "POST":  # whose body may be on its way
+            self._hear(request)
         try:
             self._check_peer(request)
             return await handler(request)
@@ -218,6 +238,13 @@ class LocalDispatcher:
         except Exception:  # at the top of a request: the client gets a 500, the log the rest
             logger.exception("%s %s failed", request.method, request.path)
             return respond({"error": "internal error, see the server's log"}, 500)
+        finally:
+            self._hear(request)
+
+    def _hear(self, request: web.Request) -> None:
+        self._heard.intersection_update(self._connections())
+        self._heard.add(request.protocol)
+        self._somebody_spoke.set()
 
     def _check_peer(self, request: web.Request) -> None:
         transport = request.transport
@@ -245,6 +272,7 @@ class LocalDispatcher:
         infos = self._infos(order)
         accepting = asyncio.ensure_future(self._accept(infos))
         self._accepting.add(accepting)
+        self._hear(request)
         accepting.add_done_callback(self._accepting.discard)
         # Shielded: a place that the server keeps must be used or given back,
         # also when the client is gone before the answer.

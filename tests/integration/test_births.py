@@ -240,7 +240,7 @@ async def test_a_job_that_stops_its_loop_fails_and_is_told_so() -> None:
 
 async def take_longer_than_half_the_grace(path: str) -> None:
     async def called_back() -> None:
-        await asyncio.sleep(0.8)
+        await asyncio.sleep(0.6)
         append(path, "called back")
 
     get_job_context().add_shutdown_callback(called_back)

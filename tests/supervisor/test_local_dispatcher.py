@@ -163,6 +163,41 @@ async def test_a_job_that_was_accepted_and_cannot_be_started_is_told_with_the_re
     assert (await submit(dispatcher, job_id="J-1"))[0] == 202, "its id is free again"
 
 
+HEAD = b"POST /jobs HTTP/1.1\r\nHost: g\r\nContent-Length: 27\r\n\r\n"
+
+
+@pytest.mark.parametrize("before", [b"", HEAD], ids=["nothing", "a head"])
+async def test_a_pause_waits_for_who_was_let_in_and_has_not_said_what_for(
+    dispatcher: LocalDispatcher, host: FakeHost, before: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "PAUSE_LINGER", 0.0)
+    monkeypatch.setattr(local, "MUTE_TIMEOUT", 600.0)
+    reader, writer = await asyncio.open_unix_connection(str(dispatcher.path))
+    writer.write(before)
+    await writer.drain()
+    assert await ask(dispatcher, "GET", "/jobs") == (200, {"jobs": []})  # let in after the first
+    pausing = asyncio.ensure_future(dispatcher.pause())
+    for _ in range(100):  # turns of the loop, which is more than it takes without waiting
+        await asyncio.sleep(0)
+    assert not pausing.done()
+    body = b'{"room":"r","job_id":"J-1"}'
+    writer.write(body if before else HEAD + body)
+    await asyncio.wait_for(pausing, 30)
+    assert list(host.handles) == ["J-1"]
+    assert (await reader.readline()).startswith(b"HTTP/1.1 202")
+    writer.close()
+
+
+async def test_a_pause_does_not_wait_for_ever_for_who_says_nothing(
+    dispatcher: LocalDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "MUTE_TIMEOUT", 0.05)
+    _, writer = await asyncio.open_unix_connection(str(dispatcher.path))
+    assert await ask(dispatcher, "GET", "/jobs") == (200, {"jobs": []})
+    await asyncio.wait_for(dispatcher.pause(), 30)
+    writer.close()
+
+
 async def test_waiting_ends_with_the_job(dispatcher: LocalDispatcher, host: FakeHost) -> None:
     waits = [asyncio.ensure_future(submit(dispatcher, job_id="J-1", wait=True))]
     await host.offered.wait()
