@@ -327,7 +327,9 @@ class AgentServer:
             agent_name=agent_name,
             job_id=job_id,
         )
-        handles = await start_all(self, infos)
+        if self._serving is None:
+            raise _refused(NOT_YET)
+        handles = await start_all(self._serving.booking, infos)
         if isinstance(handles, Answer):
             raise _refused(handles)
         return handles
