@@ -195,7 +195,6 @@ class Booking:
             self._asking.discard(asking)
         if isinstance(answer, Rejected):
             self.release(job)
-            logger.info("job %s is not taken: %s", job.id, answer.detail, extra=about(job))
             return Answer(reason="rejected", detail=answer.detail, terminate=answer.terminate)
         return self._accepted(job, answer)
 

@@ -70,7 +70,7 @@ def _room(room: object) -> Room:
             sid=check_text("room.sid", room.sid),
             metadata=check_text("room.metadata", room.metadata),
         )
-    if not isinstance(room, str) or not room:
+    if not isinstance(room, str) or not room:  # as _named does, which is on each job's way here
         raise OptionError("room", room, "a room's name, or a Room")
     return Room(check_text("room", room))
 

@@ -187,6 +187,8 @@ class RequestHook:
                 exc_info=raised,
                 extra=about(job),
             )
+        if isinstance(answer, Rejected):
+            logger.info("job %s is %s", job.id, answer.detail, extra=about(job))
         if answer is not None:
             return answer
         if raised is not None:

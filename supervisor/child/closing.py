@@ -23,10 +23,10 @@ logger = logging.getLogger("greenroom.job")
 
 # For what was cancelled to end; and, beyond the time that a step may take, for a plain
 # callback that never returns.
-HUNG_GRACE: Final = 1.0
+_HUNG_GRACE: Final = 1.0
 
 # For telling LiveKit's server that we leave; without an answer it finds out by itself.
-LEAVE_TIMEOUT: Final = 3.0
+_LEAVE_TIMEOUT: Final = 3.0
 
 # Of the grace that is left, what is for callbacks.
 _SHARE: Final = 0.9
@@ -72,14 +72,14 @@ class Closing:
         finally:
             self._stop.register(None)
         # Last: what was called before may still have something to say there.
-        self._watch("leaving the room", LEAVE_TIMEOUT + HUNG_GRACE)
-        await context._leave_room(min(LEAVE_TIMEOUT, self._stop.remaining(LEAVE_TIMEOUT)))
+        self._watch("leaving the room", _LEAVE_TIMEOUT + _HUNG_GRACE)
+        await context._leave_room(min(_LEAVE_TIMEOUT, self._stop.remaining(_LEAVE_TIMEOUT)))
 
     async def _call(
         self, callbacks: list[Callback], argument: object, what: str, limit: float
     ) -> None:
         """Call all of them side by side; cancel what is not done by the limit, or by the grace's."""
-        self._watch(what, limit + HUNG_GRACE)
+        self._watch(what, limit + _HUNG_GRACE)
         began = time.monotonic()
         tasks = [asyncio.ensure_future(_guarded(each, argument, what)) for each in callbacks]
         all_done = asyncio.ensure_future(asyncio.wait(tasks))
@@ -100,8 +100,9 @@ class Closing:
             logger.warning("%s was not done within %.3g s and is cancelled", what, seconds)
             task.cancel()
         if late:
-            # One that swallows it must leave the other half for saying how the job ended.
-            patience = min(HUNG_GRACE, self._stop.remaining(2 * HUNG_GRACE) / 2)
+            # Half: one that swallows it has not hung, and has not used up what is left of the
+            # grace, in which the supervisor is told how the job ended.
+            patience = min(_HUNG_GRACE, self._stop.remaining(_HUNG_GRACE)) / 2
             await asyncio.wait(late, timeout=patience)
 
 
