@@ -27,7 +27,7 @@ class _NamedCall(msgspec.Struct, array_like=True, gc=False):
     """The order on the wire, which is between two processes of one installation."""
 
     module: str
-    name: str
+    function: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
@@ -36,7 +36,7 @@ class _Beginning(msgspec.Struct, array_like=True, gc=False):
     """The same, of which only the name is opened: the arguments may be a gigabyte."""
 
     module: str
-    name: str
+    function: str
     args: msgspec.Raw
     kwargs: msgspec.Raw
 
@@ -76,14 +76,23 @@ def name_of(packed: bytes) -> tuple[Name, bytes]:
     """Return the function's name in what :func:`pack` made, and all that comes before its arguments."""
     call = _beginning_decoder.decode(packed)
     # Empty arguments take a byte each.
-    beginning = _encoder.encode(_NamedCall(call.module, call.name, (), {}))[:-2]
-    return Name(call.module, call.name), beginning
+    beginning = _encoder.encode(_NamedCall(call.module, call.function, (), {}))[:-2]
+    return Name(call.module, call.function), beginning
 
 
-def find(name: Name) -> object:
-    """Return what is called so here, None if there is none. Imports nothing, runs no code."""
-    module = sys.modules.get(name.module)
-    return vars(module).get(name.function) if isinstance(module, types.ModuleType) else None
+def find(module: str, function: str) -> Any:
+    """Return what is called so here; None if it has to be imported. Imports nothing, runs no code.
+
+    Not by ``getattr``: Python would keep that name, which has just come with a message, in its
+    table of attributes, and let go of another. A page is copied for either.
+    """
+    found = sys.modules.get(module)
+    if type(found) is not types.ModuleType:  # one of another class may have its own way
+        return None
+    names = vars(found)
+    if getattr(names.get("__spec__"), "_initializing", False):
+        return None  # another thread imports it: importing it again waits for that
+    return names.get(function)
 
 
 def open_call(body: bytes | bytearray) -> tuple[Callable[..., Any], tuple[Any, ...], Any]:
@@ -96,12 +105,7 @@ def open_call(body: bytes | bytearray) -> tuple[Callable[..., Any], tuple[Any, .
         AttributeError: the module has no such function here.
     """
     call = _decoder.decode(body)
-    module = sys.modules.get(call.module)
-    if module is None or not _is_whole(module) or not hasattr(module, call.name):
-        module = importlib.import_module(call.module)
-    return getattr(module, call.name), call.args, call.kwargs
-
-
-def _is_whole(module: types.ModuleType) -> bool:
-    """Return False while another thread imports *module*, for which importing it again waits."""
-    return not getattr(getattr(module, "__spec__", None), "_initializing", False)
+    function = find(call.module, call.function)
+    if function is None:
+        function = getattr(importlib.import_module(call.module), call.function)
+    return function, call.args, call.kwargs

@@ -2,6 +2,9 @@
 
 Everything here is immutable and plain, so that it can be handed to a worker,
 to a dispatcher and to the user without anybody having to copy it first.
+
+What has its default is left out where a job is encoded: most of a job has, and what is
+encoded is on its way to its first line.
 """
 
 from __future__ import annotations
@@ -46,7 +49,7 @@ class JobExecutorType(enum.Enum):
     PROCESS = "process"
 
 
-class Room(msgspec.Struct, frozen=True):
+class Room(msgspec.Struct, frozen=True, omit_defaults=True):
     """A room, as a plain record."""
 
     name: str
@@ -54,7 +57,7 @@ class Room(msgspec.Struct, frozen=True):
     metadata: str = ""
 
 
-class Participant(msgspec.Struct, frozen=True):
+class Participant(msgspec.Struct, frozen=True, omit_defaults=True):
     """Somebody in a room, as a plain record."""
 
     identity: str
@@ -64,7 +67,7 @@ class Participant(msgspec.Struct, frozen=True):
     attributes: dict[str, str] = {}
 
 
-class AcceptArguments(msgspec.Struct, frozen=True):
+class AcceptArguments(msgspec.Struct, frozen=True, omit_defaults=True):
     """What ``JobRequest.accept`` was given: the agent's own participant."""
 
     name: str = ""
@@ -73,7 +76,7 @@ class AcceptArguments(msgspec.Struct, frozen=True):
     attributes: dict[str, str] = {}
 
 
-class JobInfo(msgspec.Struct, frozen=True):
+class JobInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     """One job as the dispatcher described it.
 
     Args:
@@ -92,7 +95,7 @@ class JobInfo(msgspec.Struct, frozen=True):
     resuming: bool = False
 
 
-class Session(msgspec.Struct, frozen=True):
+class Session(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a worker is told to run an entrypoint: the job, and how to join its room."""
 
     job: JobInfo

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from types import FunctionType
+from typing import Final
 
 import msgspec
 
@@ -12,6 +14,14 @@ from supervisor import byname, travel
 from supervisor.child.boot import Hooks
 from supervisor.child.calls import is_coroutine_function
 from supervisor.job import JobInfo, Session
+
+# Up to 512 bytes Python has its own allocator, with pages for each multiple of 16
+# (Objects/obmalloc.c). The two smallest every call needs.
+_SIZES: Final = range(48, 512 + 1, 16)
+_BYTES_OVERHEAD: Final = sys.getsizeof(b"")
+
+# Longer messages are in memory from malloc, of which the rehearsal uses so much for each.
+_LONG: Final = "x" * 2000
 
 
 def rehearsed(hooks: Hooks) -> Hooks:
@@ -25,12 +35,12 @@ def rehearsed(hooks: Hooks) -> Hooks:
 def rehearsals(hooks: Hooks) -> list[RunJob]:
     """Return the jobs that a worker with *hooks* rehearses; it has :func:`rehearsed` by then."""
     if hooks.entrypoint is not None:
-        session = msgspec.msgpack.encode(Session(JobInfo("rehearsal")))
+        session = msgspec.msgpack.encode(Session(JobInfo("rehearsal", metadata=_LONG)))
         return [RunJob("rehearsal", travel.SESSION, False, session)]
-    named = byname.pack(_nothing, (), {})
+    named = byname.pack(_nothing, (_LONG,), {})
     assert named is not None, "a function of this module was not found in it"
     return [
-        RunJob("rehearsal", travel.PICKLED, False, pickle.dumps((_nothing_async, (), {}))),
+        RunJob("rehearsal", travel.PICKLED, False, pickle.dumps((_nothing_async, (_LONG,), {}))),
         RunJob("rehearsal", travel.NAMED, False, named),
     ]
 
@@ -39,7 +49,17 @@ def touch(function: object) -> None:
     """Have the pages copied that are written to when *function*, the user's, is called. Does not call it."""
     if isinstance(function, FunctionType):
         # Who looks at an object counts a reference to it, and that is a write.
-        _ = function.__code__, function.__globals__
+        _ = function.__code__, function.__globals__, function.__closure__
+        _ = function.__defaults__, function.__kwdefaults__
+        _ = function.__name__, function.__qualname__  # a coroutine takes them with it
+
+
+def touch_memory() -> None:
+    """Have the page copied from which the next object of each size will be taken.
+
+    A job's message is as long as its metadata is; what is rehearsed has one length.
+    """
+    _ = [bytes(size - _BYTES_OVERHEAD) for size in _SIZES]
 
 
 def _nothing(*context: object) -> None:

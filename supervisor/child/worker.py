@@ -59,7 +59,7 @@ from supervisor.child.control import ControlThread, die_with_group
 from supervisor.child.hello import DECODER
 from supervisor.child.inroom import through_the_room
 from supervisor.child.interrupt import Interrupter
-from supervisor.child.rehearsal import rehearsals, rehearsed, touch
+from supervisor.child.rehearsal import rehearsals, rehearsed, touch, touch_memory
 from supervisor.child.run import Ending, JobRunner, NoJob
 from supervisor.child.stop import StopRequest
 from supervisor.child.strays import kill_descendants
@@ -232,7 +232,8 @@ class Worker:
                 self._serve_one()
             touch(hooks.entrypoint)
             for name in self._familiar:
-                touch(byname.find(name))
+                touch(byname.find(name.module, name.function))
+            touch_memory()
         finally:
             self._channel.close()
             theirs.close()

@@ -56,9 +56,9 @@ def test_a_call_begins_as_all_calls_of_its_function_do_and_no_other(
 
 
 def test_what_is_named_is_found_without_importing_anything() -> None:
-    assert byname.find(name(jobs.double)) is jobs.double
-    assert byname.find(Name("tests.integration.jobs", "nobody")) is None
-    assert byname.find(Name("no.such.module", "nobody")) is None
+    assert byname.find(jobs.__name__, "double") is jobs.double
+    assert byname.find(jobs.__name__, "nobody") is None
+    assert byname.find("no.such.module", "nobody") is None
 
 
 def test_a_name_that_is_longer_than_names_are_is_not_taken_along_to_each_birth(
