@@ -17,15 +17,15 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from supervisor import clock
-from supervisor.admission import Standing, refuse
-from supervisor.dispatch.base import NO_MORE, NOT_YET, Answer
+from supervisor.admission import Limits, Standing, refuse
+from supervisor.dispatch.base import DRAINING, NO_MORE, NOT_YET, Answer
 from supervisor.errors import NotAdmitted
 from supervisor.handle import JobHandle
-from supervisor.job import AcceptArguments, JobInfo, Session
+from supervisor.job import AcceptArguments, JobInfo, Session, accept_by_default
 from supervisor.joblog import about
 from supervisor.load import LoadMeter
 from supervisor.options import Hook
-from supervisor.request import Rejected, RequestHook, accept_by_default
+from supervisor.request import Rejected, RequestHook
 from supervisor.within import within
 
 logger = logging.getLogger("greenroom.admission")
@@ -40,12 +40,6 @@ _UNSEEN_SECONDS: Final = 2.5
 
 Pack = Callable[[Session], bytes]
 StartJob = Callable[[JobInfo, bytes], JobHandle[Any]]
-
-
-class StandingOf(Protocol):
-    """Makes a standing from the load, the jobs that it cannot contain yet, and all jobs."""
-
-    def __call__(self, *, load: float | None, unseen_jobs: int, active_jobs: int) -> Standing: ...
 
 
 class Asked(Protocol):
@@ -106,8 +100,8 @@ class Booking:
         server: who the jobs are offered to.
         on_request: the user's function of that name.
         meter: measures the load.
-        standing: returns the facts of the moment, most of which are not kept here,
-            from those that are.
+        limits: how many jobs there may be at once, and at which load.
+        ready: says whether there is, or will be, a warm worker.
         pack: returns a session as a worker opens it; raises PayloadTooLarge.
         start_job: hands a packed session over to a worker.
 
@@ -120,14 +114,17 @@ class Booking:
         meter: LoadMeter,
         *,
         on_request: Hook | None,
-        standing: StandingOf,
+        limits: Limits,
+        ready: Callable[[], bool],
         pack: Pack,
         start_job: StartJob,
     ) -> None:
         self._server = server
         self._meter = meter
         self._hook = None if on_request is None else RequestHook(on_request)
-        self._standing = standing
+        #: To be set when the options change.
+        self.limits = limits
+        self._ready = ready
         self._pack = pack
         self._start_job = start_job
         self._shut: Answer | None = NOT_YET  # why no job may be offered at all
@@ -158,8 +155,13 @@ class Booking:
         return self._shut is None
 
     def open(self) -> None:
-        """Let jobs be offered from now on."""
-        self._shut = None
+        """Let jobs be offered from now on, unless the server goes down already."""
+        if self._shut is NOT_YET:
+            self._shut = None
+
+    def drain_began(self) -> None:
+        """Let no job be offered any more. Places that were promised stay kept."""
+        self._shut = DRAINING
 
     def close(self) -> None:
         """Let no job be offered any more, and take none that was not handed over."""
@@ -171,6 +173,7 @@ class Booking:
     async def offer(self, job: JobInfo) -> Answer:
         """Return the answer to an offer of *job*. Never raises, always answers in time."""
         if self._shut is not None:
+            logger.info("job %s is not admitted: %s", job.id, self._shut.reason, extra=about(job))
             return self._shut
         began = clock.monotonic()
         if self._meter.is_default:
@@ -180,7 +183,9 @@ class Booking:
         if refusal is not None:
             return refusal
         if self._hook is None:
-            return self._accepted(job, accept_by_default(job))
+            if not job.accept_arguments.identity:  # from a dispatcher that did not say it
+                job = self._accepted(job, accept_by_default(job.id))
+            return Answer(KeptPlace(self, job))
         left = max(0.05, ANSWER_WITHIN - (clock.monotonic() - began))
         asking = asyncio.ensure_future(self._hook.ask(job, left))
         self._asking.add(asking)
@@ -189,19 +194,18 @@ class Booking:
         except BaseException as exc:
             self.release(job)
             if self._broken and isinstance(exc, asyncio.CancelledError):
-                return Answer(reason="draining")
+                return DRAINING
             raise
         finally:
             self._asking.discard(asking)
         if isinstance(answer, Rejected):
             self.release(job)
             return Answer(reason="rejected", detail=answer.detail, terminate=answer.terminate)
-        return self._accepted(job, answer)
+        return Answer(KeptPlace(self, self._accepted(job, answer)))
 
-    def _accepted(self, job: JobInfo, arguments: AcceptArguments) -> Answer:
-        accepted = msgspec.structs.replace(job, accept_arguments=arguments)
-        self._places[job.id] = accepted
-        return Answer(place=KeptPlace(self, accepted))
+    def _accepted(self, job: JobInfo, arguments: AcceptArguments) -> JobInfo:
+        accepted = self._places[job.id] = msgspec.structs.replace(job, accept_arguments=arguments)
+        return accepted
 
     async def _admit_in_turn(self, job: JobInfo) -> Answer | None:
         """Do what :meth:`_admit` does, at the load that the user's function measures now."""
@@ -227,7 +231,7 @@ class Booking:
         """Take a place for *job* at this load, or return why there is none."""
         if job.id in self._places:
             return Answer(reason="rejected", detail=f"job {job.id} is here already")
-        refusal = refuse(self._standing_with(load))
+        refusal = refuse(self._standing(load))
         if refusal is not None:
             logger.info("job %s is not admitted: %s", job.id, refusal, extra=about(job))
             return Answer(reason=refusal.reason, detail=refusal.detail)
@@ -236,11 +240,11 @@ class Booking:
         self._admitted_at[job.id] = clock.monotonic()
         return None
 
-    def _standing_with(self, load: float | None) -> Standing:
+    def _standing(self, load: float | None) -> Standing:
         unseen = 0
         if self._meter.is_default and self._admitted_at:
             unseen = self._unseen(clock.monotonic())
-        return self._standing(load=load, unseen_jobs=unseen, active_jobs=len(self._places))
+        return Standing(self.limits, self._ready(), load, unseen, len(self._places))
 
     def _unseen(self, now: float) -> int:
         admitted = self._admitted_at
@@ -250,7 +254,7 @@ class Booking:
 
     def refusal_now(self) -> str | None:
         """Return why a job offered now would not be admitted, by the last figures."""
-        refusal = refuse(self._standing_with(self._meter.last if self._meter.answers else None))
+        refusal = refuse(self._standing(self._meter.last if self._meter.answers else None))
         return None if refusal is None else str(refusal)
 
     def check(self, job: JobInfo) -> None:

@@ -57,10 +57,11 @@ def check_text(name: str, value: object) -> str:
     """
     if not isinstance(value, str):
         raise OptionError(name, value, "a string")
-    try:
-        value.encode()
-    except UnicodeEncodeError as exc:
-        raise OptionError(name, value, "a string without lone surrogates") from exc
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as exc:
+            raise OptionError(name, value, "a string without lone surrogates") from exc
     return value if type(value) is str else str.__str__(value)
 
 

@@ -117,6 +117,8 @@ class Drain:
         self._timeout = timeout
         self._grace = grace
         self._stage = Stage.SERVING
+        #: True once no new jobs are taken. To be read only; an attribute since each job asks.
+        self.begun = False
         self._timer: asyncio.TimerHandle | None = None
         self._empty: asyncio.Task[None] | None = None
         self._gone: asyncio.Future[None] = loop.create_future()
@@ -127,11 +129,6 @@ class Drain:
     def stage(self) -> Stage:
         """How far down we are."""
         return self._stage
-
-    @property
-    def begun(self) -> bool:
-        """True once no new jobs are taken."""
-        return self._stage is not Stage.SERVING
 
     @property
     def exit_status(self) -> int:
@@ -202,6 +199,7 @@ class Drain:
         before, self._stage = self._stage, step(self._stage, cause)
         if self._stage is before:
             return
+        self.begun = True
         logger.info("%s: %s ──► %s", cause.value, before.value, self._stage.value)
         if self._timer is not None:
             self._timer.cancel()

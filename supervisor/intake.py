@@ -9,7 +9,7 @@ import msgspec
 
 from supervisor.checks import check_id, check_pairs, check_text
 from supervisor.errors import OptionError
-from supervisor.job import JobInfo, Participant, Room, ServerType
+from supervisor.job import JobInfo, Participant, Room, ServerType, accept_by_default
 
 
 @dataclass(frozen=True)
@@ -43,36 +43,41 @@ def job_infos(
     checked_room = _room(room)
     # Asked first: most requests name nobody, and this is on each job's way.
     people = _participants(publishers) if publishers != () else []
+    job_id = next(ids) if job_id is None else check_id("job_id", job_id)
     base = JobInfo(
-        id=next(ids) if job_id is None else check_id("job_id", job_id),
-        room=checked_room,
-        type=agent.type,
-        metadata=check_text("metadata", metadata),
-        agent_name=agent.name if agent_name is None else _name(agent, agent_name),
+        job_id,
+        checked_room,
+        agent.type,
+        "" if metadata == "" else check_text("metadata", metadata),
+        agent.name if agent_name is None else _name(agent, agent_name),
+        accept_arguments=accept_by_default(job_id),
     )
     if agent.type is ServerType.ROOM:
         return [base]
     if not people:
         raise OptionError("publishers", [], "at least one: this server has a job for each")
-    many = len(people) > 1
-    return [
-        msgspec.structs.replace(
-            base, id=f"{base.id}-{number}" if many else base.id, publisher=person
+    if len(people) == 1:
+        return [msgspec.structs.replace(base, publisher=people[0])]
+    jobs = []
+    for number, person in enumerate(people, 1):
+        name = f"{job_id}-{number}"
+        accepted = accept_by_default(name)
+        jobs.append(
+            msgspec.structs.replace(base, id=name, publisher=person, accept_arguments=accepted)
         )
-        for number, person in enumerate(people, 1)
-    ]
+    return jobs
 
 
 def _room(room: object) -> Room:
-    if isinstance(room, Room):
-        return Room(
-            _named("room.name", room.name, "a room's name"),
-            sid=check_text("room.sid", room.sid),
-            metadata=check_text("room.metadata", room.metadata),
-        )
-    if not isinstance(room, str) or not room:  # as _named does, which is on each job's way here
+    if isinstance(room, str) and room:  # as _named does, which is on each job's way here
+        return Room(check_text("room", room))
+    if not isinstance(room, Room):
         raise OptionError("room", room, "a room's name, or a Room")
-    return Room(check_text("room", room))
+    return Room(
+        _named("room.name", room.name, "a room's name"),
+        sid=check_text("room.sid", room.sid),
+        metadata=check_text("room.metadata", room.metadata),
+    )
 
 
 def _participants(people: object) -> list[Participant]:

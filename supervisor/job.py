@@ -76,10 +76,16 @@ class AcceptArguments(msgspec.Struct, frozen=True, omit_defaults=True):
     attributes: dict[str, str] = {}
 
 
+def accept_by_default(job_id: str) -> AcceptArguments:
+    """Return what a job of that id is accepted with where nobody says otherwise."""
+    return AcceptArguments(identity=f"agent-{job_id}", attributes={})
+
+
 class JobInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     """One job as the dispatcher described it.
 
     Args:
+        accept_arguments: what it was accepted with, or will be if nobody says otherwise.
         resuming: it ran in an earlier server, which was reloaded, and begins anew.
     """
 

@@ -136,11 +136,6 @@ class JobRequest:
         return f"<JobRequest {self.id} room {self.room.name!r}>"
 
 
-def accept_by_default(job: JobInfo) -> AcceptArguments:
-    """Return what is said to *job* where the user has no function for it."""
-    return AcceptArguments(identity=f"agent-{job.id}", attributes={})
-
-
 class RequestHook:
     """The user's ``on_request``, asked for one job after the other or for many at once.
 

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from supervisor import clock
-from supervisor.admission import Standing
+from supervisor.admission import Limits
 from supervisor.applied import check_size, child_settings
 from supervisor.booking import Booking
 from supervisor.child.boot import Hooks
@@ -96,6 +96,7 @@ class Serving:
         options = server.options
         self._loop = loop
         self._server = server
+        self._options = options  # as they are now; what is asked for on each job's way
         self._gone: asyncio.Future[int] = loop.create_future()
         self._dispatchers: list[Dispatcher] = []
         self._failure: SupervisorError | None = None
@@ -115,15 +116,16 @@ class Serving:
             server,
             self.meter,
             on_request=server.on_request,
-            standing=self._standing,
+            limits=self._limits(),
+            ready=self.workers.has_prospects,
             pack=self._pack,
             start_job=self._start_job,
         )
         self.drain = Drain(
             loop,
             self,
-            timeout=lambda: settled(server.options).drain_timeout,
-            grace=lambda: settled(server.options).shutdown_process_timeout,
+            timeout=lambda: settled(self._options).drain_timeout,
+            grace=lambda: settled(self._options).shutdown_process_timeout,
         )
         self._takeover = (
             None
@@ -132,6 +134,12 @@ class Serving:
                 loop, succession, self.booking, self.drain, self.observers, self._dispatchers
             )
         )
+
+    def update(self, options: ServerOptions) -> None:
+        """Use *options* from now on."""
+        self._options = options
+        self.booking.limits = self._limits()
+        self.workers.update(options)
 
     async def run(self) -> int:
         """Serve until the drain is over; return the exit status.
@@ -191,7 +199,7 @@ class Serving:
         return status
 
     async def _start(self) -> None:
-        options = settled(self._server.options)
+        options = settled(self._options)
         # What can fail at once fails before anything is warmed for nothing.
         made = self._make_dispatchers(options)
         self.meter.start()
@@ -251,6 +259,7 @@ class Serving:
 
     def begin(self, remaining: float | None) -> None:
         """Take no more jobs."""
+        self.booking.drain_began()
         self.workers.begin_drain(remaining)
         self._server.emitter.emit("draining", Draining(remaining))
         for dispatcher in self._dispatchers:
@@ -279,11 +288,11 @@ class Serving:
 
     def _pack(self, session: Session) -> bytes:
         body = msgspec.msgpack.encode(session)
-        check_size(body, self._server.options)
+        check_size(body, self._options)
         return body
 
     def _start_job(self, info: JobInfo, body: bytes) -> JobHandle[Any]:
-        options = self._server.options
+        options = self._options
         handle: JobHandle[Any] = JobHandle(info, cancel=self._cancel)
         record = JobRecord(
             info.id,
@@ -319,15 +328,6 @@ class Serving:
                 return f"not connected: {type(dispatcher).__name__}"
         return self.booking.refusal_now()
 
-    def _standing(self, *, load: float | None, unseen_jobs: int, active_jobs: int) -> Standing:
-        options: Any = self._server.options  # settled; this is asked for on each job's way
-        return Standing(
-            draining=self.drain.begun,
-            ready=self.workers.last_failure is None or self.workers.census.idle > 0,
-            load=load,
-            load_threshold=options.load_threshold,
-            unseen_jobs=unseen_jobs,
-            active_jobs=active_jobs,
-            max_jobs=options.max_jobs,
-            cpus=self.meter.cpus,
-        )
+    def _limits(self) -> Limits:
+        options = settled(self._options)
+        return Limits(options.load_threshold, options.max_jobs, self.meter.cpus)

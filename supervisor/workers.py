@@ -285,10 +285,9 @@ class Workers:
         """The workers there are."""
         return list(self._all.values())
 
-    @property
-    def last_failure(self) -> SetupFailed | None:
-        """Why the last warm-up failed; None once one has worked again."""
-        return self._failures.last
+    def has_prospects(self) -> bool:
+        """Return whether a worker is warm, or may get warm: the last one did."""
+        return self._failures.last is None or len(self._idle) > 0
 
     @property
     def broken(self) -> SetupFailed | None:

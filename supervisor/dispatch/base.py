@@ -73,8 +73,10 @@ class Answer(msgspec.Struct, frozen=True):
         return self.place.job.accept_arguments
 
 
-# What a server says whose doors are shut: before it serves, and from its end on.
+# What a server says whose doors are shut: before it serves, while it goes down, and from its
+# end on.
 NOT_YET: Final = Answer(reason="not ready", detail="the server does not run yet")
+DRAINING: Final = Answer(reason="draining")
 NO_MORE: Final = Answer(reason="not ready", detail="the server has ended")
 
 

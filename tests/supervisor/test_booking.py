@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
 import pytest
@@ -10,14 +11,16 @@ from hypothesis import given, strategies as st
 
 from ipc.errors import PayloadTooLarge
 from supervisor import clock
-from supervisor.admission import Standing
+from supervisor.admission import Limits
 from supervisor.booking import Booking
 from supervisor.dispatch.base import Answer, Place
 from supervisor.errors import NotAdmitted
 from supervisor.handle import JobHandle
-from supervisor.job import JobInfo, JobOutcome, JobStatus, Session
+from supervisor.job import AcceptArguments, JobInfo, JobOutcome, JobStatus, Session
 from supervisor.load import LoadMeter
 from tests.integration.conftest import soon
+
+ALL_ADMITTED = Limits(load_threshold=math.inf)
 
 
 class Server:
@@ -27,27 +30,22 @@ class Server:
 
 
 class Bookings:
-    """A booking, and what it said of the standing when it was last asked."""
+    """A booking of a server that is at rest, and what was started with it."""
 
-    def __init__(self, *, fails: bool = False) -> None:
-        self.seen: list[Standing] = []
+    def __init__(self, *, fails: bool = False, limits: Limits = ALL_ADMITTED) -> None:
         self.sessions: list[Session] = []
         self.handles: dict[str, JobHandle[Any]] = {}
         self._fails = fails
         self.booking = Booking(
             Server(),
-            LoadMeter(),
+            LoadMeter(),  # which has not begun to measure
             on_request=None,
-            standing=self._standing,
+            limits=limits,
+            ready=lambda: True,
             pack=self._pack,
             start_job=self._start,
         )
         self.booking.open()
-
-    def _standing(self, *, load: float | None, unseen_jobs: int, active_jobs: int) -> Standing:
-        standing = Standing(False, True, 0.0, float("inf"), unseen_jobs, active_jobs)
-        self.seen.append(standing)
-        return standing
 
     def _pack(self, session: Session) -> bytes:
         if self._fails:
@@ -76,7 +74,8 @@ async def test_a_server_that_is_not_open_gives_no_place() -> None:
         Server(),
         LoadMeter(),
         on_request=None,
-        standing=at._standing,
+        limits=ALL_ADMITTED,
+        ready=lambda: True,
         pack=at._pack,
         start_job=at._start,
     )
@@ -86,6 +85,38 @@ async def test_a_server_that_is_not_open_gives_no_place() -> None:
         assert (answer.reason, answer.place) == ("not ready", None)
         assert answer.detail == f"the server {why}"
         assert booking.jobs == []
+
+
+async def test_once_it_goes_down_it_gives_no_place_and_does_not_open_again() -> None:
+    at = Bookings()
+    promised = await at.place("a")
+    at.booking.drain_began()
+    at.booking.open()
+    answer = await at.booking.offer(JobInfo("b"))
+    assert (answer.reason, answer.place) == ("draining", None)
+    promised.start()
+    assert [job.id for job in at.booking.jobs] == ["a"], "what was promised is kept"
+
+
+async def test_limits_that_change_count_from_the_next_offer_on() -> None:
+    at = Bookings(limits=Limits(math.inf, max_jobs=1))
+    await at.place("a")
+    assert (await at.booking.offer(JobInfo("b"))).detail == "1 of 1"
+    at.booking.limits = Limits(math.inf, max_jobs=2)
+    await at.place("b")
+
+
+async def test_a_job_is_accepted_with_what_its_dispatcher_said_or_with_what_is_usual() -> None:
+    at = Bookings()
+    said = JobInfo("a", accept_arguments=AcceptArguments(identity="somebody", metadata="m"))
+    for job, accepted in [
+        (said, said.accept_arguments),
+        (JobInfo("b"), AcceptArguments(identity="agent-b")),
+    ]:
+        answer = await at.booking.offer(job)
+        assert answer.place is not None
+        assert answer.place.job.accept_arguments == accepted
+        assert at.booking.jobs[-1].accept_arguments == accepted
 
 
 async def test_a_place_is_a_session_with_what_it_was_started_with() -> None:
@@ -179,18 +210,18 @@ def test_the_load_cannot_contain_who_has_had_a_place_for_less_than_2_5_seconds(
 
     async def live() -> None:
         nonlocal now
-        at = Bookings()
+        at = Bookings(limits=Limits(load_threshold=0.1, max_jobs=4))
         for what, which in history:
             name = str(which)
             if what == "wait":
                 now += which
             elif what == "offer":
+                young = sum(now - moment < 2.5 for moment in admitted.values())
                 answer: Answer = await at.booking.offer(JobInfo(name))
-                assert answer.accepted == (name not in admitted)
+                # Each counts for a twentieth of the CPU until the load can contain it.
+                has_room = young < 2 and len(admitted) < 4
+                assert answer.accepted == (name not in admitted and has_room)
                 if answer.place is not None:
-                    young = sum(now - moment < 2.5 for moment in admitted.values())
-                    assert at.seen[-1].unseen_jobs == young
-                    assert at.seen[-1].active_jobs == len(admitted)
                     admitted[name], places[name] = now, answer.place
             elif what == "give back" and name in places:
                 places.pop(name).give_back()
