@@ -12,17 +12,22 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from ipc import fds
 from ipc.errors import ChannelBroken, ChannelClosed, ProtocolError
-from ipc.frames import FrameDecoder, Need, encode_frame, only_payload
+from ipc.frames import HEADER, FrameDecoder, Need, encode_frame
 from ipc.messages import Decoder, Message, encode
 
 M = TypeVar("M")
 
 # One read. Larger than any control message, so that a read takes what there is.
 READ_BYTES = 64 * 1024
+
+# Of a frame: where it says how many descriptors came with it, and where its payload begins.
+_PAYLOAD_AT: Final = HEADER.size
+_COUNT_AT: Final = _PAYLOAD_AT - 1
+_NO_DESCRIPTORS: Final = b"\0"
 
 
 class BlockingChannel(Generic[M]):
@@ -98,11 +103,13 @@ class BlockingChannel(Generic[M]):
                 return taken
             is_boundary = not self._frames.buffered
             data, ancillary = self._read()
-            # A worker that was idle has its job here, in the fewest steps.
-            if is_boundary and not ancillary:
-                payload = only_payload(data)
-                if payload is not None:
-                    return self._decoder.decode(payload), []
+            # A worker that was idle has its job here, in the fewest steps. A message ends where
+            # it says itself: of less or more than one, nothing is decoded.
+            if is_boundary and not ancillary and data[_COUNT_AT:_PAYLOAD_AT] == _NO_DESCRIPTORS:
+                try:
+                    return self._decoder.decode(data[_PAYLOAD_AT:]), []
+                except ProtocolError:
+                    pass  # the frames tell what it is, or what is wrong with it
             self._keep(data, ancillary)
 
     def next_buffered(self) -> tuple[M, list[int]] | Need:

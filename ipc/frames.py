@@ -74,19 +74,6 @@ def encode_frame(
     return HEADER.pack(len(payload), descriptors) + payload
 
 
-def only_payload(data: bytes) -> bytes | None:
-    """Return the payload if *data* is one whole frame without descriptors, as most reads are.
-
-    None: it is something else, which a :class:`FrameDecoder` takes apart, or finds wrong.
-    """
-    if len(data) <= HEADER.size:
-        return None
-    length, descriptors = HEADER.unpack_from(data)
-    if descriptors or length != len(data) - HEADER.size:
-        return None
-    return data[HEADER.size :]
-
-
 class FrameDecoder:
     """Turn a byte stream back into frames, however the bytes were cut up.
 

@@ -79,18 +79,20 @@ class KeptPlace(msgspec.Struct, eq=False):
             SupervisorError, PayloadTooLarge: the job cannot be taken after all; the place is
                 free again.
         """
-        self._use()
+        if self.used:
+            raise self._used_before()
+        self.used = True
         return self.booking.start(self.job, url, token)
 
     def give_back(self) -> None:
         """The job does not come after all."""
-        self._use()
+        if self.used:
+            raise self._used_before()
+        self.used = True
         self.booking.release(self.job)
 
-    def _use(self) -> None:
-        if self.used:
-            raise RuntimeError(f"the place of job {self.job.id} was used before")
-        self.used = True
+    def _used_before(self) -> RuntimeError:
+        return RuntimeError(f"the place of job {self.job.id} was used before")
 
 
 class Booking:
@@ -175,18 +177,19 @@ class Booking:
         if self._shut is not None:
             logger.info("job %s is not admitted: %s", job.id, self._shut.reason, extra=about(job))
             return self._shut
-        began = clock.monotonic()
+        left = ANSWER_WITHIN
         if self._meter.is_default:
             refusal = self._admit(job, self._meter.last)  # at hand: no task, no turns
         else:
+            began = clock.monotonic()
             refusal = await self._admit_in_turn(job)
+            left = max(0.05, left - (clock.monotonic() - began))
         if refusal is not None:
             return refusal
         if self._hook is None:
             if not job.accept_arguments.identity:  # from a dispatcher that did not say it
                 job = self._accepted(job, accept_by_default(job.id))
             return Answer(KeptPlace(self, job))
-        left = max(0.05, ANSWER_WITHIN - (clock.monotonic() - began))
         asking = asyncio.ensure_future(self._hook.ask(job, left))
         self._asking.add(asking)
         try:

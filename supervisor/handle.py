@@ -31,6 +31,17 @@ class JobHandle(Generic[T]):
     Runs on: the pool's loop, every method.
     """
 
+    # What a job begins with is the class's: setting it is not on each job's way.
+
+    # The pool's own record of the job; nothing for the caller.
+    record: Any = None
+    _status = JobStatus.PENDING
+    _pid: int | None = None
+    _outcome: JobOutcome | None = None
+    _parcel: Parcel | None = None
+    # Opened once, by the first who asks; the bytes are let go then.
+    _opened: tuple[Any, BaseException | None] | None = None
+
     def __init__(
         self,
         info: JobInfo,
@@ -39,16 +50,8 @@ class JobHandle(Generic[T]):
         cancel_with_caller: bool = False,
     ) -> None:
         self._info = info
-        # The pool's own record of the job; nothing for the caller.
-        self.record: Any = None
         self._cancel = cancel
         self._cancel_with_caller = cancel_with_caller
-        self._status = JobStatus.PENDING
-        self._pid: int | None = None
-        self._outcome: JobOutcome | None = None
-        self._parcel: Parcel | None = None
-        # Opened once, by the first who asks; the bytes are let go then.
-        self._opened: tuple[Any, BaseException | None] | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._callbacks: list[Callable[[JobHandle[T]], object]] = []
 

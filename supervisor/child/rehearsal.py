@@ -13,7 +13,7 @@ from ipc.messages import RunJob
 from supervisor import byname, travel
 from supervisor.child.boot import Hooks
 from supervisor.child.calls import is_coroutine_function
-from supervisor.job import JobInfo, Session
+from supervisor.job import JobInfo, Participant, Room, Session, accept_by_default
 
 # Up to 512 bytes Python has its own allocator, with pages for each multiple of 16
 # (Objects/obmalloc.c). The two smallest every call needs.
@@ -22,6 +22,18 @@ _BYTES_OVERHEAD: Final = sys.getsizeof(b"")
 
 # Longer messages are in memory from malloc, of which the rehearsal uses so much for each.
 _LONG: Final = "x" * 2000
+
+# With something in each place: what has its default is not made anew where it is opened.
+_SESSION: Final = Session(
+    JobInfo(
+        "rehearsal",
+        Room("rehearsal"),
+        metadata=_LONG,
+        publisher=Participant("rehearsal"),
+        accept_arguments=accept_by_default("rehearsal"),
+    ),
+    worker_id="rehearsal",
+)
 
 
 def rehearsed(hooks: Hooks) -> Hooks:
@@ -35,7 +47,7 @@ def rehearsed(hooks: Hooks) -> Hooks:
 def rehearsals(hooks: Hooks) -> list[RunJob]:
     """Return the jobs that a worker with *hooks* rehearses; it has :func:`rehearsed` by then."""
     if hooks.entrypoint is not None:
-        session = msgspec.msgpack.encode(Session(JobInfo("rehearsal", metadata=_LONG)))
+        session = msgspec.msgpack.encode(_SESSION)
         return [RunJob("rehearsal", travel.SESSION, False, session)]
     named = byname.pack(_nothing, (_LONG,), {})
     assert named is not None, "a function of this module was not found in it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -9,11 +10,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hypothesis import given, strategies as st
 
 from ipc import fds
 from ipc.channel import BlockingChannel
 from ipc.errors import ChannelBroken, ChannelClosed, PayloadTooLarge, ProtocolError
-from ipc.frames import HEADER, MAX_FRAME_BYTES, Need, encode_frame
+from ipc.frames import HEADER, MAX_FRAME_BYTES, Frame, FrameDecoder, Need, encode_frame
 from ipc.messages import (
     Decoder,
     DrainBegan,
@@ -119,6 +121,54 @@ def test_messages_that_arrive_together_are_read_at_once_and_taken_one_by_one(
         *[(Ping(number), []) for number in range(3)],
         Need.DATA,
     ]
+
+
+few_messages = st.lists(
+    st.sampled_from(
+        [Ping(1), Stop("drain", 2.0), DrainBegan(None), RunJob("J-1", "call", True, b"\0" * 300)]
+    ),
+    max_size=4,
+)
+
+
+@given(few_messages, st.lists(st.integers(1, 400), max_size=6), st.binary(max_size=8))
+def test_the_same_is_received_whatever_came_with_each_read(
+    sent: list[ToWorker], cuts: list[int], more: bytes
+) -> None:
+    """What is alone in its read is taken by a shorter way: that one takes nothing else."""
+    wire = b"".join(encode_frame(encode(message)) for message in sent) + more
+    frames = FrameDecoder()
+    frames.feed(wire)
+    frames.feed(b"")
+    # Packets instead of a stream: each that is sent is what one read takes.
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    channel = BlockingChannel(far, to_worker)
+    with near:
+        for cut in sorted({0, *(cut for cut in cuts if cut < len(wire))}):
+            later = [each for each in cuts if cut < each < len(wire)]
+            piece = wire[cut : min(later, default=len(wire))]
+            if piece:
+                near.send(piece)
+    assert list(received_by(channel)) == list(taken_from(frames))
+    channel.close()
+
+
+def received_by(channel: Child) -> Iterator[object]:
+    """Return each message, and what ends them: None, or the class of an error."""
+    with contextlib.suppress(ProtocolError):
+        while (received := channel.receive()) is not None:
+            yield received[0]
+        yield None
+
+
+def taken_from(frames: FrameDecoder) -> Iterator[object]:
+    """Return the same from a decoder that was fed all at once."""
+    with contextlib.suppress(ProtocolError):
+        while isinstance(frame := frames.next_frame(), Frame):
+            if frame.descriptors:
+                return
+            yield to_worker.decode(frame.payload)
+        yield None
 
 
 def test_what_is_buffered_is_told_without_waiting(pair: Pair, child: Child) -> None:

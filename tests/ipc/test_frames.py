@@ -17,7 +17,6 @@ from ipc.frames import (
     FrameDecoder,
     Need,
     encode_frame,
-    only_payload,
 )
 
 SMALL = 64  # a payload limit that examples can exceed
@@ -78,24 +77,6 @@ def test_frames_that_are_taken_late_are_the_same(sent: list[Frame]) -> None:
     decoder.feed(encoded(sent))
     assert taken(decoder) == sent
     assert decoder.buffered == 0
-
-
-@given(st.lists(frames, max_size=3), st.binary(max_size=8), st.integers(0, 8))
-def test_a_read_that_is_one_frame_is_told_from_every_other(
-    sent: list[Frame], more: bytes, fewer: int
-) -> None:
-    """The shortcut answers where the decoder would, with the same, and only there."""
-    data = encoded(sent) + more
-    data = data[: len(data) - fewer]
-    decoder = FrameDecoder()
-    decoder.feed(data)
-    try:
-        whole = taken(decoder)
-    except ProtocolError:
-        assert only_payload(data) is None
-        return
-    alone = len(whole) == 1 and not decoder.buffered and not whole[0].descriptors
-    assert only_payload(data) == (whole[0].payload if alone else None)
 
 
 @pytest.mark.parametrize("length", range(1, HEADER.size + 3))
