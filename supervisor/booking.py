@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
@@ -40,15 +40,6 @@ _UNSEEN_SECONDS: Final = 2.5
 
 Pack = Callable[[Session], bytes]
 StartJob = Callable[[JobInfo, bytes], JobHandle[Any]]
-
-
-class Asked(Protocol):
-    """The server, as offers need it."""
-
-    @property
-    def id(self) -> str:
-        """What jobs see as ``worker_id``."""
-        ...
 
 
 class KeptPlace(msgspec.Struct, eq=False):
@@ -99,7 +90,7 @@ class Booking:
     """Who has a place, and who gets the next one.
 
     Args:
-        server: who the jobs are offered to.
+        server_id: what jobs see as ``worker_id``.
         on_request: the user's function of that name.
         meter: measures the load.
         limits: how many jobs there may be at once, and at which load.
@@ -112,7 +103,7 @@ class Booking:
 
     def __init__(
         self,
-        server: Asked,
+        server_id: str,
         meter: LoadMeter,
         *,
         on_request: Hook | None,
@@ -121,7 +112,8 @@ class Booking:
         pack: Pack,
         start_job: StartJob,
     ) -> None:
-        self._server = server
+        #: To be set when the server gets another one.
+        self.server_id = server_id
         self._meter = meter
         self._hook = None if on_request is None else RequestHook(on_request)
         #: To be set when the options change.
@@ -262,11 +254,11 @@ class Booking:
 
     def check(self, job: JobInfo) -> None:
         """Raise PayloadTooLarge if *job* is over the limit, as it stands."""
-        self._pack(Session(job, self._server.id))
+        self._pack(Session(job, self.server_id))
 
     def start(self, job: JobInfo, url: str, token: str) -> JobHandle[Any]:
         """Hand *job* over; its place is free again when it has its outcome."""
-        session = Session(job, self._server.id, url, token)
+        session = Session(job, self.server_id, url, token)
         try:
             if self._broken:
                 raise NotAdmitted("draining")

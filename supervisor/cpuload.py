@@ -75,19 +75,23 @@ class CpuLoad:
 
     Args:
         read: where the counters come from.
+        report: told the load after each sample; until then it is 0.0.
         quota: CPUs that the cgroup grants, a fraction; None without a quota.
     """
 
     def __init__(
-        self, read: Callable[[], CpuReading] = read_cpu, *, quota: float | None = None
+        self,
+        read: Callable[[], CpuReading],
+        report: Callable[[float], None],
+        *,
+        quota: float | None = None,
     ) -> None:
         self._read = read
         self._quota = quota
         self._before: CpuReading | None = None
         self._window: deque[CpuReading] = deque(maxlen=WINDOW_SAMPLES)  # differences
+        self._report = report
         self._timer: asyncio.TimerHandle | None = None
-        #: The load; 0.0 before the first full sample. To be read only.
-        self.value = 0.0
 
     def _share(self) -> float:
         busy, idle = sum(d.busy for d in self._window), sum(d.idle for d in self._window)
@@ -125,7 +129,7 @@ class CpuLoad:
         )
         if _possible(passed):
             self._window.append(passed)
-            self.value = self._share()
+            self._report(self._share())
 
     def _tick(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(SAMPLE_INTERVAL, self._tick)

@@ -121,7 +121,7 @@ class LoadMeter:
     """
 
     def __init__(self, load_fnc: Hook | None = None, server: object = None) -> None:
-        self._cpu = _cpu_load() if load_fnc is None else None
+        self._cpu = _cpu_load(self._sampled) if load_fnc is None else None
         #: True if the load is that of the CPU, which lags behind the jobs just admitted.
         self.is_default = load_fnc is None
         # CPUs that the default load is a share of. Counting them reads files.
@@ -130,7 +130,9 @@ class LoadMeter:
         self._arguments = (server,) if load_fnc is not None and takes_server(load_fnc) else ()
         self._is_async = _is_async(load_fnc)
         self._thread: _Thread | None = None
-        self._last = 1.0
+        #: The last good value, 0.0 to 1.0. Before there was one, the CPU counts as free, and
+        #: a function of the user as saying full. To be read only; asked for on each job's way.
+        self.last = 0.0 if load_fnc is None else 1.0
         self._stuck: asyncio.Future[object] | None = None
         self._running: asyncio.Future[float | None] | None = None
         self._coming: asyncio.Future[float | None] | None = None
@@ -138,11 +140,6 @@ class LoadMeter:
         self._closed = False
         self._complaining = False
         self._warned_at = -math.inf
-
-    @property
-    def last(self) -> float:
-        """The last good value, 0.0 to 1.0; 1.0 if there was none yet."""
-        return self._cpu.value if self._cpu is not None else self._last
 
     @property
     def answers(self) -> bool:
@@ -174,7 +171,7 @@ class LoadMeter:
         Cancelled: the evaluation goes on for the others.
         """
         if self._cpu is not None:
-            return self._cpu.value
+            return self.last
         if self._closed or self._stuck is not None:
             return None
         if self._coming is None:
@@ -230,8 +227,11 @@ class LoadMeter:
             # A task hands these two on to the loop, which would end the server.
             raise RuntimeError(repr(exc)) from exc
 
+    def _sampled(self, load: float) -> None:
+        self.last = load
+
     def _note_good(self, figure: float) -> None:
-        self._last = figure
+        self.last = figure
         if self._complaining:
             self._complaining = False
             logger.info("load_fnc answers again: %.2f", figure)
@@ -265,8 +265,9 @@ def _is_async(load_fnc: Hook | None) -> bool:
     )
 
 
-def _cpu_load() -> CpuLoad:
+def _cpu_load(report: Callable[[float], None]) -> CpuLoad:
     # Looking for the quota reads files on the way up to the root: once, and not with
     # each sample.
     quota = cpu_quota()
-    return CpuLoad(lambda: read_cpu(quota), quota=None if quota is None else quota.cpus)
+    granted = None if quota is None else quota.cpus
+    return CpuLoad(lambda: read_cpu(quota), report, quota=granted)

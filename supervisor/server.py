@@ -369,6 +369,7 @@ class AgentServer:
     def registered(self, dispatcher: Dispatcher, server_id: str) -> None:
         """*dispatcher* can bring jobs now, and knows this server as *server_id*."""
         self._id = server_id or self._id
+        self._running().booking.server_id = self._id
         self._emitter.emit("registered", dispatcher)
 
     def give_up(self, error: SupervisorError) -> None:

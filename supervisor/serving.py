@@ -113,7 +113,7 @@ class Serving:
         )
         self.meter = LoadMeter(options.load_fnc, server)
         self.booking = Booking(
-            server,
+            server.id,
             self.meter,
             on_request=server.on_request,
             limits=self._limits(),

@@ -23,12 +23,6 @@ from tests.integration.conftest import soon
 ALL_ADMITTED = Limits(load_threshold=math.inf)
 
 
-class Server:
-    """One that is asked for nothing but its name."""
-
-    id = "S-1"
-
-
 class Bookings:
     """A booking of a server that is at rest, and what was started with it."""
 
@@ -37,7 +31,7 @@ class Bookings:
         self.handles: dict[str, JobHandle[Any]] = {}
         self._fails = fails
         self.booking = Booking(
-            Server(),
+            "S-1",
             LoadMeter(),  # which has not begun to measure
             on_request=None,
             limits=limits,
@@ -71,7 +65,7 @@ class Bookings:
 async def test_a_server_that_is_not_open_gives_no_place() -> None:
     at = Bookings()
     before = Booking(
-        Server(),
+        "S-1",
         LoadMeter(),
         on_request=None,
         limits=ALL_ADMITTED,

@@ -27,10 +27,11 @@ SERVER = object()
 
 def load_after(*readings: CpuReading, quota: float | None = None) -> float:
     script = iter(readings)
-    cpu = CpuLoad(lambda: next(script), quota=quota)
+    loads = [0.0]
+    cpu = CpuLoad(lambda: next(script), loads.append, quota=quota)
     for _ in readings:
         cpu.sample()
-    return cpu.value
+    return loads[-1]
 
 
 def seconds(*busy_idle: tuple[float, float]) -> list[CpuReading]:
@@ -98,14 +99,15 @@ async def test_the_timer_samples_until_it_is_closed(monkeypatch: pytest.MonkeyPa
             enough.set()
         return CpuReading(len(readings), len(readings), 0.0)
 
-    cpu = CpuLoad(read)
+    loads: list[float] = []
+    cpu = CpuLoad(read, loads.append)
     cpu.start()
     await asyncio.wait_for(enough.wait(), 10)
     cpu.close()
     count = len(readings)
     await asyncio.sleep(0.02)  # time for ticks that must not come
     assert len(readings) == count
-    assert cpu.value == 1.0
+    assert loads[-1] == 1.0
 
 
 async def test_counters_that_cannot_be_read_leave_the_figure_as_it_is(
@@ -123,11 +125,12 @@ async def test_counters_that_cannot_be_read_leave_the_figure_as_it_is(
             raise OSError(errno.EMFILE, "Too many open files")
         return CpuReading(len(tries), len(tries), 0.0)
 
-    cpu = CpuLoad(read)
+    loads: list[float] = []
+    cpu = CpuLoad(read, loads.append)
     cpu.start()
     await asyncio.wait_for(enough.wait(), 10)
     cpu.close()
-    assert cpu.value == 1.0
+    assert loads[-1] == 1.0
     assert "Exception in callback" not in caplog.text
 
 
