@@ -16,7 +16,7 @@ from supervisor.checks import check_arguments, check_choice, check_int
 from supervisor.cpus import cpu_count
 from supervisor.errors import OptionError, PoolClosed
 from supervisor.futures import FutureHandle, JobFuture, without_frames
-from supervisor.ids import job_ids
+from supervisor.ids import JobIds
 from supervisor.mapping import ordered_map
 from supervisor.options import DefaultCount, PoolOptions, default_idle
 from supervisor.record import JobRecord
@@ -116,7 +116,7 @@ class ProcessPoolExecutor(Executor):
         )
         self._initializer = None if initializer is None else (initializer, arguments)
         self._data_only = results == DATA
-        self._ids = job_ids()
+        self._ids = JobIds()
         self._pid = os.getpid()
         # Orders "post a job" and "post the end", and makes the thread once.
         self._lock = threading.Lock()

@@ -21,10 +21,6 @@ class Keeper(Protocol[W]):
         """The worker's state changed from *before* to *after*."""
         ...
 
-    def is_last(self, served: int) -> bool:
-        """Return whether a worker leaves after the next job when it has *served* so many."""
-        ...
-
     def clock_seconds(self, worker: W, name: str) -> float | None:
         """Return how many seconds the clock of that name runs for this worker; None: for ever."""
         ...

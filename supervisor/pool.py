@@ -29,7 +29,7 @@ from supervisor.cpus import cpu_count
 from supervisor.errors import PoolClosed
 from supervisor.events import Callback, Emitter
 from supervisor.handle import JobHandle
-from supervisor.ids import job_ids
+from supervisor.ids import JobIds
 from supervisor.job import JobInfo
 from supervisor.options import PoolOptions, check_changeable
 from supervisor.outcome import Ask
@@ -95,7 +95,7 @@ class ProcessPool:
         self._options = PoolOptions().replace(**options)
         self._data_only = results == DATA
         self._handle_signals = handle_signals
-        self._ids = job_ids()
+        self._ids = JobIds()
         self._initializer = None if initializer is None else (initializer, arguments)
         self._emitter = Emitter(EVENTS)
         self._run: PoolRun | None = None

@@ -71,6 +71,7 @@ class Worker:
         keeper: who keeps it.
         side: the supervisor's ends; owned by the worker from here on.
         max_payload_bytes: the largest result that is accepted.
+        max_jobs: how many it serves before it leaves; None for any number.
 
     Runs on: the pool's loop, every method.
     """
@@ -83,6 +84,7 @@ class Worker:
         side: SideOfSupervisor,
         *,
         max_payload_bytes: int,
+        max_jobs: int | None,
     ) -> None:
         self.number = number
         self.pid: int | None = None
@@ -93,6 +95,8 @@ class Worker:
         self._loop = loop
         self._keeper = keeper
         self._max_payload_bytes = max_payload_bytes
+        self._max_jobs = max_jobs
+        self._leaves_after = False  # the job that it has, or had last, is its last
         self._beginning = Beginning(side.mark)
         self._state = State.SPAWNING
         self._timer: asyncio.TimerHandle | None = None
@@ -201,6 +205,7 @@ class Worker:
         """Give *job* to this idle worker."""
         assert self.job is None and self._state is State.IDLE, "a worker has one job at a time"
         self.job = job
+        self._leaves_after = self.jobs_served + 1 == self._max_jobs
         # First of all: while we do the rest, the worker runs. Sending does not call
         # back; what it finds wrong, it says on the next turn.
         self._send_job(job)
@@ -310,7 +315,7 @@ class Worker:
     def _send_job(self, job: JobRecord) -> None:
         job.hand_overs += 1
         try:
-            message, descriptors = job.message(last=self._keeper.is_last(self.jobs_served))
+            message, descriptors = job.message(last=self._leaves_after)
         except OSError as exc:
             logger.warning("job %s cannot be handed over: %s", job.id, exc)
             self._loop.call_soon(self.kill, Kill("descriptors", str(exc)))
@@ -506,11 +511,10 @@ class Worker:
             reader.drain()
         self.job = None
         self._last_job_id = job.id
-        last = self._keeper.is_last(self.jobs_served)
         self.jobs_served += 1
         # The caller hears of the end first: leaving and recycling can wait.
         self._keeper.finished(self, job, message, parcel)
-        self.apply(Event.LAST_JOB_DONE if last else Event.JOB_DONE)
+        self.apply(Event.LAST_JOB_DONE if self._leaves_after else Event.JOB_DONE)
 
     def _channel_ended(self, error: IpcError | None) -> None:
         if self.pid is None:

@@ -346,6 +346,7 @@ class Workers:
             self,
             side,
             max_payload_bytes=int(self.options.max_payload_mb * 2**20),
+            max_jobs=self.options.max_jobs_per_process,
         )
         self._all[worker.number] = worker
         self._counter.enter(State.SPAWNING)
@@ -437,11 +438,6 @@ class Workers:
             self._idle.discard(worker)
         if after is not State.WARMING:  # which makes no difference to a plan
             self._compare_soon()
-
-    def is_last(self, served: int) -> bool:
-        """Return whether a worker leaves after the next job when it has *served* so many."""
-        limit = self._targets.options.max_jobs_per_process
-        return limit is not None and served + 1 >= limit
 
     def clock_seconds(self, worker: Worker, name: str) -> float | None:
         """Return the seconds of an option of that name."""
