@@ -10,6 +10,7 @@ the number of pages on which the objects lie that it looks at, and not their siz
 * Small objects come from arenas of 1 MiB, which the kernel maps where there is room:
   among the libraries that are loaded meanwhile. A huge page (``hugepages.py``) needs two in
   a row, at the right place. Taken before anything is imported, most lie in one row.
+* Each size of object has pages of its own. The first of each that is made after the fork copies one.
 * What a process frees leaves holes on pages everywhere, and what is made after the fork
   goes into them. Filled beforehand, new objects lie beside each other.
 
@@ -101,6 +102,14 @@ def fill_holes() -> None:
         if fillers is None:
             return
         _kept.append(fillers)
+
+
+def touch_sizes() -> None:
+    """Have the page copied from which the next object of each size will be taken.
+
+    For a worker that rehearses: the messages of jobs are of any length.
+    """
+    _ = [bytes(size - _BYTES_HEAD) for size in range(_SMALLEST, _LARGEST + 1, _STEP)]
 
 
 def _fillers(size: int) -> list[bytes] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import sys
 from types import FunctionType
 from typing import Final
 
@@ -15,12 +14,7 @@ from supervisor.child.boot import Hooks
 from supervisor.child.calls import is_coroutine_function
 from supervisor.job import JobInfo, Participant, Room, Session, accept_by_default
 
-# Up to 512 bytes Python has its own allocator, with pages for each multiple of 16
-# (Objects/obmalloc.c). The two smallest every call needs.
-_SIZES: Final = range(48, 512 + 1, 16)
-_BYTES_OVERHEAD: Final = sys.getsizeof(b"")
-
-# Longer messages are in memory from malloc, of which the rehearsal uses so much for each.
+# Longer than what the interpreter has its own allocator for: so malloc is rehearsed as well.
 _LONG: Final = "x" * 2000
 
 # With something in each place: what has its default is not made anew where it is opened.
@@ -64,14 +58,6 @@ def touch(function: object) -> None:
         _ = function.__code__, function.__globals__, function.__closure__
         _ = function.__defaults__, function.__kwdefaults__
         _ = function.__name__, function.__qualname__  # a coroutine takes them with it
-
-
-def touch_memory() -> None:
-    """Have the page copied from which the next object of each size will be taken.
-
-    A job's message is as long as its metadata is; what is rehearsed has one length.
-    """
-    _ = [bytes(size - _BYTES_OVERHEAD) for size in _SIZES]
 
 
 def _nothing(*context: object) -> None:

@@ -50,7 +50,7 @@ from ipc.messages import (
     encode,
 )
 from supervisor import byname, slices, travel
-from supervisor.child import context as contexts, finalizers, isolate, logs
+from supervisor.child import context as contexts, finalizers, isolate, layout, logs
 from supervisor.child.answer import answer, error_text
 from supervisor.child.boot import Ends, Hooks, Settings
 from supervisor.child.calls import is_coroutine_function, run_initializer
@@ -59,7 +59,7 @@ from supervisor.child.control import ControlThread, die_with_group
 from supervisor.child.hello import DECODER
 from supervisor.child.inroom import through_the_room
 from supervisor.child.interrupt import Interrupter
-from supervisor.child.rehearsal import rehearsals, rehearsed, touch, touch_memory
+from supervisor.child.rehearsal import rehearsals, rehearsed, touch
 from supervisor.child.run import Ending, JobRunner, NoJob
 from supervisor.child.stop import StopRequest
 from supervisor.child.strays import kill_descendants
@@ -233,7 +233,7 @@ class Worker:
             touch(hooks.entrypoint)
             for name in self._familiar:
                 touch(byname.find(name.module, name.function))
-            touch_memory()
+            layout.touch_sizes()
         finally:
             self._channel.close()
             theirs.close()
