@@ -1,10 +1,10 @@
 """Signals, turned into ordinary calls on the loop.
 
-What of ours runs inside a signal handler: nothing. asyncio's handler writes one
-byte into the loop's wakeup pipe, and our callback runs later, on the loop,
-between two tasks. So a callback here needs no lock and may call anything. That
-is the whole reason for this file; there is no ``signal.signal`` elsewhere in the
-supervisor.
+What of ours runs inside a signal handler: only the count of signals that the loop has
+not come to (``unheard.py``). The interpreter writes one byte into the loop's wakeup pipe, and our
+callback runs later, on the loop, between two tasks. So a callback here needs no lock and
+may call anything. That is the whole reason for this file; there is no ``signal.signal``
+elsewhere in the supervisor.
 
 Two facts that are easy to forget:
 
@@ -20,6 +20,8 @@ import contextlib
 import signal
 from collections.abc import Callable, Generator, Mapping
 
+from supervisor.unheard import Unheard
+
 
 @contextlib.contextmanager
 def route_signals(
@@ -28,7 +30,8 @@ def route_signals(
     """While the block runs, each signal calls its route on *loop*.
 
     Signals that arrive together may be merged into one call: the kernel keeps a
-    flag for each signal, not a count.
+    flag for each signal, not a count. Where something blocks *loop* for more than a second, the
+    second signal or a later one says on stderr what it is, and the next ends the process.
 
     Runs on: the main thread.
 
@@ -36,11 +39,19 @@ def route_signals(
         RuntimeError: not the main thread, or the loop is closed.
     """
     before = {}
+    unheard = Unheard()
+
+    def heard(route: Callable[[], None]) -> None:
+        unheard.heard()
+        route()
+
     try:
         for sig, route in routes.items():
             handler = signal.getsignal(sig)
-            loop.add_signal_handler(sig, route)
+            loop.add_signal_handler(sig, heard, route)
             before[sig] = handler
+            # In the place of asyncio's, which does nothing: the byte is written before it.
+            signal.signal(sig, unheard.came)
         yield
     finally:
         for sig, handler in before.items():

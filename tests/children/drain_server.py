@@ -216,7 +216,7 @@ async def answers_when_told(request: JobRequest) -> None:
 
 
 class Commands:
-    """What the test may ask for, a line each: ``submit ROOM``, ``answer``, ``drain SECONDS``, ``aclose``."""
+    """What the test may ask for, a line each: ``submit ROOM``, ``answer``, ``drain SECONDS``, ``block``, ``aclose``."""
 
     def __init__(self, server: AgentServer) -> None:
         self._server = server
@@ -252,6 +252,10 @@ class Commands:
 
     async def drain(self, seconds: str) -> None:
         say("drain returned", status=await self._server.drain(float(seconds)))
+
+    async def block(self, argument: str) -> None:
+        say("blocking")
+        time.sleep(LONG)
 
     async def aclose(self, argument: str) -> None:
         await self._server.aclose()

@@ -30,7 +30,7 @@ from supervisor import (
     get_job_context,
 )
 from tests.integration import jobs
-from tests.integration.conftest import PATIENCE, children, soon
+from tests.integration.conftest import PATIENCE, children, soon, wait_until
 from tests.integration.reports import Report, Reports, reports_in
 
 ROOT = Path(__file__).parents[2]
@@ -400,6 +400,24 @@ def test_a_third_signal_kills_now(serve: Serve, reports: Reports) -> None:
     assert server.wait() == 128 + signal.SIGTERM
     ended = reports.wait_for("ended")
     assert (ended["status"], ended["reason"]) == ("killed", "drain")
+
+
+def test_who_insists_ends_a_server_whose_loop_is_blocked_and_is_told_by_what(
+    serve: Serve, reports: Reports
+) -> None:
+    server = serve("ends_when_released")
+    server.tell("block")
+    reports.wait_for("blocking")
+
+    def insist() -> bool:
+        server.signal()
+        return "the event loop has been blocked" in server.log.read_text()
+
+    wait_until(insist)
+    server.signal()
+    assert server.wait() == 128 + signal.SIGTERM
+    assert "time.sleep(LONG)" in server.log.read_text()
+    # The fork server ends the job, which is what the check for leftovers looks at.
 
 
 def test_signals_reach_exit_hooks_that_hang_when_no_job_is_left(
