@@ -64,7 +64,11 @@ def pack(
     # another process has there. A wrapper has the name of what it wraps, and a module may have
     # replaced either.
     module, name = function.__module__, function.__qualname__
-    if type(module) is not str or getattr(sys.modules.get(module), name, None) is not function:
+    if (
+        type(module) is not str
+        or type(name) is not str
+        or getattr(sys.modules.get(module), name, None) is not function
+    ):
         return None
     try:
         return _encoder.encode(_NamedCall(module, name, args, kwargs))
@@ -102,10 +106,26 @@ def open_call(body: bytes | bytearray) -> tuple[Callable[..., Any], tuple[Any, .
     what that raises.
 
     Raises:
-        AttributeError: the module has no such function here.
+        AttributeError: there is no such module here, or no such function in it.
     """
     call = _decoder.decode(body)
     function = find(call.module, call.function)
     if function is None:
-        function = getattr(importlib.import_module(call.module), call.function)
+        function = _imported(call.module, call.function)
     return function, call.args, call.kwargs
+
+
+def _imported(module: str, function: str) -> Any:
+    try:
+        return getattr(importlib.import_module(module), function)
+    except AttributeError as exc:
+        told = str(exc)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or not f"{module}.".startswith(f"{exc.name}."):
+            raise  # the module is there, and what it needs is not
+        told = str(exc)
+    # A module may raise this with a name and nothing else.
+    raise AttributeError(
+        f"a worker has no {module}.{function} ({told}): it imports the module itself, and does not "
+        "see what the program has put there, or into sys.path, since its pool has started"
+    )

@@ -114,11 +114,14 @@ class TooManyRestarts(SupervisorError, BrokenExecutor):
 class _WorkerEnded(SupervisorError, BrokenProcessPool):
     """The job's process came to its end, and the job with it."""
 
-    def __init__(self, pid: int | None, exit: Exit | None, reason: str = "") -> None:
+    def __init__(
+        self, pid: int | None, exit: Exit | None, reason: str = "", detail: str = ""
+    ) -> None:
         self.pid = pid
         self.exit = exit
         self.reason = reason
-        super().__init__(pid, exit, reason)
+        self.detail = detail
+        super().__init__(pid, exit, reason, detail)
 
 
 class WorkerLost(_WorkerEnded):
@@ -127,10 +130,13 @@ class WorkerLost(_WorkerEnded):
     Args:
         pid: its process id; None if it never had one.
         exit: how it ended, as far as the kernel told.
-        reason: what is known about why.
+        reason: what is known about why, in a word.
+        detail: all that is known, as the outcome's ``error`` has it.
     """
 
     def __str__(self) -> str:
+        if self.detail:
+            return f"the job was lost: {self.detail}"
         return _ending(f"worker {self.pid} ended while it ran the job", self.exit, self.reason)
 
 
@@ -142,9 +148,12 @@ class JobKilled(_WorkerEnded):
         exit: how the kernel reported it.
         reason: ``"memory"``, ``"silent"``, ``"hung"``, ``"grace"`` and so on; empty when
             somebody else sent the signal.
+        detail: all that is known, figures included, as the outcome's ``error`` has it.
     """
 
     def __str__(self) -> str:
+        if self.detail:
+            return f"the job was killed: {self.detail}"
         return _ending(f"the job in worker {self.pid} was killed", self.exit, self.reason)
 
 

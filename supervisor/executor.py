@@ -162,7 +162,7 @@ class ProcessPoolExecutor(Executor):
     ) -> tuple[tuple[str, bytes], Exception | None]:
         try:
             if not callable(fn):
-                raise TypeError(f"expected a function to call, got {fn!r}")
+                raise TypeError(f"expected a function, and its arguments after it, got {fn!r}")
             packed = travel.pack_call(fn, args, kwargs)
             check_size(packed[1], self._options)
         except Exception as exc:  # noqa: BLE001 - pickling runs the user's code; the future has it

@@ -53,6 +53,10 @@ def job_infos(
         accept_arguments=accept_by_default(job_id),
     )
     if agent.type is ServerType.ROOM:
+        if people:
+            raise OptionError(
+                "publishers", publishers, "nobody: this server has a job for each room"
+            )
         return [base]
     if not people:
         raise OptionError("publishers", [], "at least one: this server has a job for each")

@@ -301,7 +301,7 @@ class ServerOptions(PoolOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_hook("load_fnc", self.load_fnc)
+        check_hook("load_fnc", self.load_fnc, takes="the server", or_nothing=True)
         if not isinstance(self.load_threshold, PerMode):
             check_number("load_threshold", self.load_threshold)
         if not isinstance(self.drain_timeout, PerMode):

@@ -224,7 +224,7 @@ class ProcessPool:
         """
         workers = self._open_workers()
         if not callable(function):
-            raise TypeError(f"expected a function to call, got {function!r}")
+            raise TypeError(f"expected a function, and its arguments after it, got {function!r}")
         if timeout is None:
             timeout = self._options.job_timeout
         else:

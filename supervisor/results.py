@@ -159,13 +159,17 @@ def error_of(outcome: JobOutcome, parcel: Parcel | None) -> BaseException:
     if outcome.status is JobStatus.TIMED_OUT:
         return JobTimedOut(timeout if timeout is not None else 0.0)
     if outcome.status is JobStatus.KILLED:
-        return JobKilled(outcome.pid, outcome.exit, outcome.reason)
+        return JobKilled(outcome.pid, outcome.exit, outcome.reason, _message(outcome))
     if outcome.status is JobStatus.REJECTED:
         return JobRejected(outcome.reason or "rejected by on_request")
     # A job that said how it ended has no exit: its process had not ended yet.
     if outcome.error is None or outcome.exit is not None:
-        return WorkerLost(outcome.pid, outcome.exit, outcome.reason)
+        return WorkerLost(outcome.pid, outcome.exit, outcome.reason, _message(outcome))
     return _remote_error(outcome, parcel)
+
+
+def _message(outcome: JobOutcome) -> str:
+    return "" if outcome.error is None else outcome.error.message
 
 
 def _remote_error(outcome: JobOutcome, parcel: Parcel | None) -> BaseException:

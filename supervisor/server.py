@@ -7,6 +7,7 @@ entrypoint, the jobs. What happens while it runs is ``serving.py``.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import uuid
@@ -35,6 +36,8 @@ from supervisor.stats import PoolStats
 if TYPE_CHECKING:
     from supervisor.serving import Serving
     from supervisor.succession import Succession
+
+logger = logging.getLogger("greenroom.server")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -249,7 +252,8 @@ class AgentServer:
         """Take no more jobs, let running ones end, stop them at the deadline.
 
         Args:
-            timeout: seconds; ``drain_timeout`` unless given, None for ever.
+            timeout: seconds; ``drain_timeout`` unless given, None for ever. A drain that has
+                begun keeps its deadline, and is waited for.
 
         Returns:
             The exit status that :meth:`run` returns as well, when all is over; 1 if that
@@ -261,8 +265,14 @@ class AgentServer:
         return await serving.wait_over()
 
     def begin_drain(self, timeout: float | None | _Unset = UNSET) -> None:
-        """Begin what :meth:`drain` waits for, with its *timeout*. Nothing if it has begun."""
+        """Begin what :meth:`drain` waits for, with its *timeout*.
+
+        A drain that has begun goes on as it is, with its own deadline, and the log says so;
+        :meth:`aclose` cuts it short.
+        """
         serving = self._running()
+        if serving.drain.begun and not isinstance(timeout, _Unset):
+            logger.warning("the drain has begun, and keeps its deadline: %s is not used", timeout)
         if isinstance(timeout, _Unset):
             serving.drain.request(settled(self._options).drain_timeout)
             return

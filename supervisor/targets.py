@@ -58,6 +58,8 @@ class Targets:
     def _keep_idle(self) -> int | None:
         if self.options.max_jobs_per_process == 1:
             return None
+        if self.options.max_idle_processes is not None:
+            return self.options.max_idle_processes
         # As many as could be needed at a time; where that has no bound, twice the
         # target: enough that the ordinary coming and going starts nobody.
         return max(self.options.max_jobs or 0, 2 * self.options.idle_target)

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from ipc import fds
+from ipc.errors import PayloadTooLarge
 from ipc.messages import ErrorText, Finished, RunJob, cut
 from supervisor import travel
 from supervisor.child.run import Ending
@@ -76,9 +77,11 @@ def answer(
 def _packed(job: RunJob, ending: Ending, max_bytes: int) -> bytes | None:
     payload = _pack_result(job, ending)
     if payload is not None and len(payload) > max_bytes:
-        raise ValueError(
-            f"the result has {len(payload)} bytes, the limit is {max_bytes}; "
-            "raise max_payload_mb, or hand over a file name instead"
+        raise PayloadTooLarge(
+            "the result",
+            len(payload),
+            max_bytes,
+            "raise max_payload_mb, or hand over a file name instead",
         )
     return payload
 

@@ -42,20 +42,33 @@ Socket = Annotated[
 def submit(
     room: Annotated[
         str,
-        typer.Argument(metavar="ROOM", help="The room's name; {n} in it is the job's number."),
+        typer.Argument(
+            parser=values.text,
+            metavar="ROOM",
+            help="The room's name; {n} in it is the job's number.",
+        ),
     ],
     metadata: Annotated[
-        str, typer.Option(metavar="TEXT", help="Text, @FILE, or - for standard input.")
+        str,
+        typer.Option(
+            parser=values.text, metavar="TEXT", help="Text, @FILE, or - for standard input."
+        ),
     ] = "",
     publisher: Annotated[
         list[str] | None,
-        typer.Option(metavar="IDENTITY", help="A publisher to start a job for; repeatable."),
+        typer.Option(
+            parser=values.text,
+            metavar="IDENTITY",
+            help="A publisher to start a job for; repeatable.",
+        ),
     ] = None,
     agent_name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The agent the job is for.")
+        str | None,
+        typer.Option(parser=values.text, metavar="NAME", help="The agent the job is for."),
     ] = None,
     job_id: Annotated[
-        str | None, typer.Option(metavar="ID", help="The job's id; made up unless given.")
+        str | None,
+        typer.Option(parser=values.text, metavar="ID", help="The job's id; made up unless given."),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the job has ended.")] = False,
     timeout: Annotated[

@@ -13,7 +13,7 @@ from typing import Final
 
 import typer
 
-from supervisor.checks import check_log_level
+from supervisor.checks import check_log_level, check_text
 from supervisor.errors import OptionError
 
 SHORTEST_INTERVAL: Final = 0.1
@@ -79,6 +79,14 @@ def port(text: str) -> object:
     if not text.isdecimal() or int(text) > 65535:
         raise typer.BadParameter(f"{text!r}: expected 0 to 65535 (0: any free one), or none")
     return int(text)
+
+
+def text(given: str) -> str:
+    """Return what can be sent: the bytes of an argument may be no UTF-8."""
+    try:
+        return check_text("it", given)
+    except OptionError:
+        raise typer.BadParameter(f"{given!r}: expected UTF-8") from None
 
 
 def level(text: str) -> str:

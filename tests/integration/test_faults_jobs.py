@@ -405,7 +405,7 @@ async def test_a_job_whose_process_tree_is_over_its_memory_limit_is_killed(conte
             handle = p.schedule(
                 misbehaves.takes_memory_with_a_child, args=(240,), memory_limit_mb=200
             )
-            with pytest.raises(JobKilled, match="memory"):
+            with pytest.raises(JobKilled, match=r"memory: \d+ MB measured, the limit is 200 MB"):
                 await soon(handle)
             outcome = await outcome_of(handle)
             assert (outcome.status, outcome.reason) == (JobStatus.KILLED, "memory")

@@ -1041,6 +1041,39 @@ async def test_options_of_a_server_change_for_the_jobs_to_come(reports: Reports)
             await server.submit_job(room="second")
 
 
+async def test_a_drain_that_has_begun_keeps_its_deadline_and_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def entrypoint(ctx: JobContext) -> None:
+        await asyncio.sleep(LONG)
+
+    async with serving(entrypoint) as server:
+        (job,) = await server.submit_job(room="r")
+        server.begin_drain(LONG)
+        server.begin_drain(0.0)
+        server.begin_drain()
+        assert [each.message for each in caplog.records if each.levelname == "WARNING"] == [
+            "the drain has begun, and keeps its deadline: 0.0 is not used"
+        ]
+        await server.aclose()
+        assert (await soon(job.wait())).status is JobStatus.CANCELLED
+
+
+async def test_workers_that_are_reused_stay_up_to_max_idle_processes() -> None:
+    warm = Warm()
+    pool = ProcessPool(
+        num_idle_processes=1, max_idle_processes=1, max_jobs=3, max_jobs_per_process=None
+    )
+    pool.on("worker_exited", warm.gone)
+    async with pool:
+        together = [pool.submit(time.sleep, 0.05) for _ in range(3)]
+        for handle in together:
+            await soon(handle)
+        most = pool.stats().peak_alive
+        await warm.until(lambda: warm.exited == most - 1)
+        assert pool.stats().idle == 1
+
+
 async def test_an_idle_worker_that_is_too_old_is_replaced() -> None:
     warm = Warm()
     pool = ProcessPool(num_idle_processes=1, max_idle_age=0.2)

@@ -240,5 +240,36 @@ def test_a_function_that_is_not_there_is_named(
     (tmp_path / f"{module}.py").write_text("nothing = 1  # and longer than before\n" * 3)
     importlib.invalidate_caches()
     monkeypatch.delitem(sys.modules, module)
-    with pytest.raises(AttributeError, match=r"greenroom_by_name.*there"):
+    with pytest.raises(AttributeError, match=r"a worker has no greenroom_by_name\.there \(module "):
+        byname.open_call(packed)
+
+
+def test_a_module_that_names_what_it_lacks_in_its_own_way_does_not_hide_what_was_asked_for(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = packed_from(module, "there")
+    (tmp_path / f"{module}.py").write_text(
+        "def __getattr__(name):  # and longer than before\n    raise AttributeError(name)\n" * 2
+    )
+    importlib.invalidate_caches()
+    monkeypatch.delitem(sys.modules, module)
+    with pytest.raises(AttributeError, match=r"no greenroom_by_name\.there \(there\): it imports"):
+        byname.open_call(packed)
+
+
+def test_a_module_that_is_not_there_is_named_and_what_a_module_needs_is_not_mistaken_for_it(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = packed_from(module, "there")
+    file = tmp_path / f"{module}.py"
+    file.write_text("import greenroom_by_nobody  # and longer than before\n")
+    importlib.invalidate_caches()
+    monkeypatch.delitem(sys.modules, module)
+    with pytest.raises(ModuleNotFoundError, match="No module named 'greenroom_by_nobody'"):
+        byname.open_call(packed)
+    file.unlink()
+    importlib.invalidate_caches()
+    with pytest.raises(
+        AttributeError, match=r"\(No module named 'greenroom_by_name'\): it imports"
+    ):
         byname.open_call(packed)

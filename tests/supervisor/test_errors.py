@@ -71,6 +71,16 @@ SAYS = [
         id="a job that was killed",
     ),
     pytest.param(
+        JobKilled(7, Exit(signal=9), "memory", "worker 7: killed by SIGKILL (memory: 309 MB)"),
+        "the job was killed: worker 7: killed by SIGKILL (memory: 309 MB)",
+        id="a job that was killed, with the figures",
+    ),
+    pytest.param(
+        WorkerLost(7, Exit(status=3), "", "worker 7: exit status 3"),
+        "the job was lost: worker 7: exit status 3",
+        id="a worker that ended, with all that is known",
+    ),
+    pytest.param(
         JobTimedOut(2.5), "the job ran longer than its timeout of 2.5 s", id="a job out of time"
     ),
     pytest.param(JobTimedOut(60.0), "the job ran longer than its timeout of 60 s", id="a minute"),

@@ -77,6 +77,14 @@ def test_what_makes_no_sense_is_named(
     assert str(caught.value).startswith(complaint)
 
 
+def test_publishers_of_a_server_that_has_a_job_for_each_room_are_refused() -> None:
+    with pytest.raises(
+        OptionError, match=r"publishers=\['ada'\]: expected nobody: this server has a"
+    ):
+        infos(publishers=["ada"])
+    assert len(infos(publishers=[])) == 1
+
+
 def test_an_asynchronous_iterable_of_publishers_is_refused() -> None:
     with pytest.raises(OptionError, match="expected a list of identities and Participants"):
         infos(PUBLISHERS, publishers=nobody())
