@@ -2,7 +2,8 @@
 
 Empty jobs, all submitted together: what is measured is the birth, the hand-over and
 the end of a process. The floor is ``fork`` + ``_exit`` + ``waitpid``, one after the
-other, in a process that has imported what our fork server has.
+other, in a process that has imported what our fork server has. Beside it the least that
+serves a call in a process of its own, with nothing of a pool around it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ IDLE = 4
 SECONDS = 1.0  # that a measure should take about; a contestant's count of jobs follows from it
 FEWEST, MOST = 16, 600
 
-EVERYBODY = ("floor", "ours", *PEERS)
+EVERYBODY = ("floor", "life", "ours", *PEERS)
 Rates = dict[str, list[float]]  # jobs a second, by contestant, then by round
 
 

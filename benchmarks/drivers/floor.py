@@ -1,4 +1,7 @@
-"""What the machine itself needs: to wake a forked child, and to fork one and reap it."""
+"""What the machine itself needs: to wake a forked child, and to fork one and reap it.
+
+And the least of Python around it that carries a call over.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 import pickle
 import socket
 import time
+from collections import deque
 
 from benchmarks import heavy, jobs
 from benchmarks.drivers.base import Driver, Workload
@@ -114,3 +118,45 @@ class Floor(Driver):
     async def wait_idle(self, seconds: float) -> None:
         """Have each child wait so long before it is woken, as the workers of a pool do."""
         self.idle_seconds = seconds
+
+
+class LeastLife(Floor):
+    """The least that serves a call in a process of its own: forked, woken, answered, reaped.
+
+    As many as a pool has idle workers are alive at a time, so that both CPUs have something
+    to do. No supervisor beside the process that forks, no loop, no log, no second thread.
+    """
+
+    async def open(self, workload: Workload) -> None:
+        await super().open(workload)
+        self._alive = workload.idle
+
+    async def all_at_once(self, count: int) -> float:
+        """Return seconds for *count* calls."""
+        began = time.monotonic()
+        lives: deque[tuple[int, socket.socket]] = deque()
+        for _ in range(count):
+            if len(lives) == self._alive:
+                _end(*lives.popleft())
+            lives.append(_begin())
+        while lives:
+            _end(*lives.popleft())
+        return time.monotonic() - began
+
+
+def _begin() -> tuple[int, socket.socket]:
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        function, args, kwargs = pickle.loads(theirs.recv(MESSAGE_BYTES))
+        theirs.send(pickle.dumps(function(*args, **kwargs), pickle.HIGHEST_PROTOCOL))
+        os._exit(0)
+    theirs.close()
+    ours.send(pickle.dumps((jobs.nothing, (), {}), pickle.HIGHEST_PROTOCOL))
+    return pid, ours
+
+
+def _end(pid: int, ours: socket.socket) -> None:
+    with ours:
+        pickle.loads(ours.recv(MESSAGE_BYTES))
+    os.waitpid(pid, 0)

@@ -29,6 +29,7 @@ class Entry:
 
 REGISTRY: dict[str, Entry] = {
     "floor": Entry("floor: fork, exit, wait", "floor", "Floor", kind=Kind.FLOOR),
+    "life": Entry("the same with a call", "floor", "LeastLife", kind=Kind.FLOOR),
     "ours": Entry("ProcessPool", "ours", "Pool", grows=True, kind=Kind.OURS),
     "server": Entry("AgentServer", "ours", "Server", grows=True, kind=Kind.OURS),
     "pool-fork": Entry("multiprocessing.Pool, fork", "stdlib", "ForkPool"),

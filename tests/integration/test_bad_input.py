@@ -529,7 +529,7 @@ async def test_a_call_over_the_limit_is_refused_with_the_remedy(pool: ProcessPoo
 
 async def test_a_result_over_the_limit_fails_its_job_with_the_remedy(pool: ProcessPool) -> None:
     with pytest.raises(
-        PayloadTooLarge, match="the result has .* limit is 1048576; raise max_payload_mb"
+        PayloadTooLarge, match=r"the result has .* limit is 1048576; raise max_payload_mb"
     ):
         await soon(pool.submit(os.urandom, MB + 1))
 
