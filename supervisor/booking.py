@@ -167,8 +167,7 @@ class Booking:
     async def offer(self, job: JobInfo) -> Answer:
         """Return the answer to an offer of *job*. Never raises, always answers in time."""
         if self._shut is not None:
-            logger.info("job %s is not admitted: %s", job.id, self._shut.reason, extra=about(job))
-            return self._shut
+            return _at_the_door(job, self._shut)
         left = ANSWER_WITHIN
         if self._meter.is_default:
             refusal = self._admit(job, self._meter.last)  # at hand: no task, no turns
@@ -220,7 +219,10 @@ class Booking:
 
     async def _admit_measured(self, job: JobInfo) -> Answer | None:
         async with self._one_at_a_time:
-            return self._admit(job, await self._meter.measure())
+            load = await self._meter.measure()
+            if self._shut is not None:  # meanwhile
+                return _at_the_door(job, self._shut)
+            return self._admit(job, load)
 
     def _admit(self, job: JobInfo, load: float | None) -> Answer | None:
         """Take a place for *job* at this load, or return why there is none."""
@@ -307,3 +309,8 @@ class Booking:
         self._promised.discard(job.id)
         if not self._promised:
             self._kept_all.set()
+
+
+def _at_the_door(job: JobInfo, answer: Answer) -> Answer:
+    logger.info("job %s is not admitted: %s", job.id, answer.reason, extra=about(job))
+    return answer

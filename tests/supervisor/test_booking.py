@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -26,13 +27,19 @@ ALL_ADMITTED = Limits(load_threshold=math.inf)
 class Bookings:
     """A booking of a server that is at rest, and what was started with it."""
 
-    def __init__(self, *, fails: bool = False, limits: Limits = ALL_ADMITTED) -> None:
+    def __init__(
+        self,
+        *,
+        fails: bool = False,
+        limits: Limits = ALL_ADMITTED,
+        load_fnc: Callable[[], Awaitable[float]] | None = None,
+    ) -> None:
         self.sessions: list[Session] = []
         self.handles: dict[str, JobHandle[Any]] = {}
         self._fails = fails
         self.booking = Booking(
             "S-1",
-            LoadMeter(),  # which has not begun to measure
+            LoadMeter(load_fnc),  # which has not begun to measure
             on_request=None,
             limits=limits,
             ready=lambda: True,
@@ -90,6 +97,27 @@ async def test_once_it_goes_down_it_gives_no_place_and_does_not_open_again() -> 
     assert (answer.reason, answer.place) == ("draining", None)
     promised.start()
     assert [job.id for job in at.booking.jobs] == ["a"], "what was promised is kept"
+
+
+async def test_a_door_that_is_shut_while_the_load_is_measured_is_shut() -> None:
+    asked, measured = asyncio.Event(), asyncio.Event()
+
+    async def load() -> float:
+        asked.set()
+        await measured.wait()
+        return 0.0
+
+    for shut, reason in [(Booking.drain_began, "draining"), (Booking.close, "not ready")]:
+        at = Bookings(load_fnc=load)
+        offered = asyncio.ensure_future(at.booking.offer(JobInfo("a")))
+        await soon(asked.wait())
+        shut(at.booking)
+        measured.set()
+        answer = await soon(offered)
+        assert (answer.reason, answer.place) == (reason, None)
+        assert at.booking.jobs == []
+        asked.clear()
+        measured.clear()
 
 
 async def test_limits_that_change_count_from_the_next_offer_on() -> None:
