@@ -106,7 +106,8 @@ def open_call(body: bytes | bytearray) -> tuple[Callable[..., Any], tuple[Any, .
     what that raises.
 
     Raises:
-        AttributeError: there is no such module here, or no such function in it.
+        ModuleNotFoundError: there is no such module here.
+        AttributeError: there is no such function in it.
     """
     call = _decoder.decode(body)
     function = find(call.module, call.function)
@@ -117,15 +118,19 @@ def open_call(body: bytes | bytearray) -> tuple[Callable[..., Any], tuple[Any, .
 
 def _imported(module: str, function: str) -> Any:
     try:
-        return getattr(importlib.import_module(module), function)
-    except AttributeError as exc:
-        told = str(exc)
+        found = importlib.import_module(module)
     except ModuleNotFoundError as exc:
         if exc.name is None or not f"{module}.".startswith(f"{exc.name}."):
             raise  # the module is there, and what it needs is not
-        told = str(exc)
-    # A module may raise this with a name and nothing else.
-    raise AttributeError(
-        f"a worker has no {module}.{function} ({told}): it imports the module itself, and does not "
+        raise ModuleNotFoundError(_absent(module, function, exc), name=module) from None
+    try:
+        return getattr(found, function)
+    except AttributeError as exc:  # a module's own says what it likes, or only the name
+        raise AttributeError(_absent(module, function, exc)) from None
+
+
+def _absent(module: str, function: str, exc: Exception) -> str:
+    return (
+        f"a worker has no {module}.{function} ({exc}): it imports the module itself, and does not "
         "see what the program has put there, or into sys.path, since its pool has started"
     )

@@ -269,7 +269,16 @@ def test_a_module_that_is_not_there_is_named_and_what_a_module_needs_is_not_mist
         byname.open_call(packed)
     file.unlink()
     importlib.invalidate_caches()
-    with pytest.raises(
-        AttributeError, match=r"\(No module named 'greenroom_by_name'\): it imports"
-    ):
+    with pytest.raises(ModuleNotFoundError, match=r"no greenroom_by_name\.there \(No module named"):
+        byname.open_call(packed)
+
+
+def test_what_a_module_raises_while_it_is_imported_is_raised_as_it_is(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = packed_from(module, "there")
+    (tmp_path / f"{module}.py").write_text("None.nothing  # and longer than before\n" * 2)
+    importlib.invalidate_caches()
+    monkeypatch.delitem(sys.modules, module)
+    with pytest.raises(AttributeError, match=r"^'NoneType' object has no attribute 'nothing'$"):
         byname.open_call(packed)
