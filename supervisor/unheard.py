@@ -8,8 +8,8 @@ system call is interrupted: it can say where that is, and end the process for wh
 from __future__ import annotations
 
 import os
+import select
 import signal
-import sys
 import traceback
 from types import FrameType
 from typing import Final
@@ -18,6 +18,8 @@ from supervisor import clock
 
 # A loop may be busy for a moment, and a person may press Ctrl-C three times in that. Seconds.
 _PATIENCE: Final = 1.0
+
+_STDERR: Final = 2
 
 
 class Unheard:
@@ -28,6 +30,7 @@ class Unheard:
 
     def __init__(self) -> None:
         self._since: float | None = None  # when the first of them came
+        self._telling = False
         self._told = False
 
     def came(self, number: int, frame: FrameType | None) -> None:
@@ -40,16 +43,21 @@ class Unheard:
         now = clock.monotonic()
         if self._since is None:
             self._since = now
-        elif now - self._since >= _PATIENCE:
-            name, seconds = signal.Signals(number).name, now - self._since
-            if self._told:
-                os._exit(128 + number)
+        elif self._told:
+            os._exit(128 + number)
+        elif now - self._since >= _PATIENCE and not self._telling:
+            # Others may come in the middle of this, which takes its time: they wait for it.
+            self._telling = True
+            try:
+                _say(
+                    f"{signal.Signals(number).name} again, and the event loop has been blocked "
+                    f"for {now - self._since:.1f} s at least. The next one ends this process at "
+                    "once, and its jobs with it. It is here:\n",
+                    traceback.format_stack(frame),
+                )
+            finally:
+                self._telling = False
             self._told = True
-            _say(
-                f"{name} again, and the event loop has been blocked for {seconds:.1f} s at least. "
-                "The next one ends this process at once, and its jobs with it. It is here:\n"
-                + "".join(traceback.format_stack(frame))
-            )
 
     def heard(self) -> None:
         """The loop has come to one of them: it is not blocked."""
@@ -57,10 +65,19 @@ class Unheard:
         self._told = False
 
 
-def _say(text: str) -> None:
-    # Not the log: this may be in the middle of one of its records.
-    data = f"greenroom: {text}".encode(errors="replace")
+def _say(text: str, stack: list[str]) -> None:
+    """Write *text*, and as much of the end of *stack* as surely fits, to stderr. Never waits.
+
+    Not to the log: this may be in the middle of one of its records.
+    """
+    head = f"greenroom: {text}".encode()
+    tail = "".join(stack).encode(errors="replace")
+    # A pipe that can be written to takes so much at once (pipe(7)).
+    tail = tail[max(0, len(head) + len(tail) - select.PIPE_BUF) :]
+    poll = select.poll()
     try:
-        os.write(sys.__stderr__.fileno() if sys.__stderr__ is not None else 2, data)
+        poll.register(_STDERR, select.POLLOUT)
+        if poll.poll(0):
+            os.write(_STDERR, head + tail)
     except OSError:
         pass  # nobody reads; the signal counts all the same

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
 import sys
 from typing import NoReturn
 
 import pytest
 
-from supervisor import clock
+from supervisor import clock, unheard as unheard_module
 from supervisor.unheard import Unheard
 
 
@@ -35,7 +37,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def said(time: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> list[str]:
+def said(time: Clock, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     said: list[str] = []
 
     def write(fd: int, data: bytes) -> int:
@@ -61,6 +63,67 @@ def test_after_a_second_the_place_is_told_and_the_next_signal_ends_the_process(
     with pytest.raises(Ended, match=str(128 + signal.SIGINT)):
         unheard.came(signal.SIGINT, None)
     assert len(said) == 1
+
+
+def test_a_signal_that_comes_while_the_place_is_told_waits_for_that(
+    time: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unheard = Unheard()
+    told: list[bytes] = []
+
+    def write(fd: int, data: bytes) -> int:
+        unheard.came(signal.SIGTERM, None)
+        told.append(data)
+        return len(data)
+
+    monkeypatch.setattr(os, "write", write)
+    unheard.came(signal.SIGTERM, None)
+    time.now += 2.0
+    unheard.came(signal.SIGTERM, None)
+    assert len(told) == 1
+    with pytest.raises(Ended):
+        unheard.came(signal.SIGTERM, None)
+
+
+def test_of_a_deep_stack_the_end_is_told(time: Clock, said: list[str]) -> None:
+    unheard = Unheard()
+
+    def deeper(levels: int) -> None:
+        if levels:
+            deeper(levels - 1)
+        else:
+            the_deepest()
+
+    def the_deepest() -> None:
+        unheard.came(signal.SIGINT, sys._getframe())
+
+    unheard.came(signal.SIGINT, None)
+    time.now += 2.0
+    deeper(200)
+    (text,) = said
+    assert "in the_deepest" in text
+    assert text.startswith("greenroom: SIGINT again")
+    assert len(text.encode()) <= select.PIPE_BUF
+
+
+def test_a_pipe_that_is_full_and_not_read_holds_nobody_up(
+    time: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(65536))
+    os.set_blocking(writer, True)
+    monkeypatch.setattr(unheard_module, "_STDERR", writer)
+    unheard = Unheard()
+    unheard.came(signal.SIGTERM, None)
+    time.now += 2.0
+    unheard.came(signal.SIGTERM, None)
+    with pytest.raises(Ended):
+        unheard.came(signal.SIGTERM, None)
+    os.close(reader)
+    os.close(writer)
 
 
 def test_signals_in_quick_succession_are_no_reason(time: Clock, said: list[str]) -> None:
