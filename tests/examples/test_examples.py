@@ -34,7 +34,7 @@ SECONDS = 60
         pytest.param(
             "cpu_bound_tqdm",
             ("tqdm",),
-            ["1229 primes below 10000", "13: worker", "SIGABRT"],
+            ["1229 primes below 10000", "13: the job was lost", "SIGABRT"],
             id="a script with a progress bar",
         ),
         pytest.param(

@@ -187,7 +187,7 @@ async def test_a_job_that_the_kernel_killed_for_its_memory_is_told_so(
         handle: JobHandle[Any] = p.submit(misbehaves.dies_of, 9)
         outcome = await soon(handle.wait())
         assert (outcome.status, outcome.reason) == (JobStatus.KILLED, "memory")
-        with pytest.raises(JobKilled, match=r"SIGKILL \(memory\)"):
+        with pytest.raises(JobKilled, match=r"SIGKILL \(memory: the kernel.s limit of 256 MB"):
             await handle
         crashed: JobHandle[Any] = p.submit(misbehaves.dies_of, 11)
         assert (await soon(crashed.wait())).status is JobStatus.FAILED
