@@ -122,11 +122,11 @@ def _imported(module: str, function: str) -> Any:
     except ModuleNotFoundError as exc:
         if exc.name is None or not f"{module}.".startswith(f"{exc.name}."):
             raise  # the module is there, and what it needs is not
-        raise ModuleNotFoundError(_absent(module, function, exc), name=module) from None
+        raise ModuleNotFoundError(_absent(module, function, exc), name=module) from exc
     try:
         return getattr(found, function)
     except AttributeError as exc:  # a module's own says what it likes, or only the name
-        raise AttributeError(_absent(module, function, exc)) from None
+        raise AttributeError(_absent(module, function, exc)) from exc
 
 
 def _absent(module: str, function: str, exc: Exception) -> str:

@@ -60,16 +60,13 @@ def job_infos(
         return [base]
     if not people:
         raise OptionError("publishers", [], "at least one: this server has a job for each")
-    if len(people) == 1:
-        return [msgspec.structs.replace(base, publisher=people[0])]
-    jobs = []
-    for number, person in enumerate(people, 1):
-        name = f"{job_id}-{number}"
-        accepted = accept_by_default(name)
-        jobs.append(
-            msgspec.structs.replace(base, id=name, publisher=person, accept_arguments=accepted)
+    names = [job_id] if len(people) == 1 else [f"{job_id}-{n + 1}" for n in range(len(people))]
+    return [
+        msgspec.structs.replace(
+            base, id=name, publisher=person, accept_arguments=accept_by_default(name)
         )
-    return jobs
+        for name, person in zip(names, people, strict=True)
+    ]
 
 
 def _room(room: object) -> Room:
