@@ -55,16 +55,22 @@ def check_lifecycles(
     steps: int = 25,
     **options: Any,
 ) -> None:
-    """Live through *histories* of up to *steps* steps each; the arguments are those of
-    :func:`lifecycle_machine`.
+    """Live once in peace, each deed once, then through *histories* of up to *steps* steps
+    each; the arguments are those of :func:`lifecycle_machine`.
 
     Raises:
         AssertionError: something that must hold did not; the history is on stderr.
     """
     asked_for = os.environ.get("GREENROOM_EXAMPLES")
+    machine = lifecycle_machine(*deeds, setup_fnc=setup_fnc, entrypoint=entrypoint, **options)
+    peaceful = machine()
+    try:
+        peaceful.live_in_peace()
+    finally:
+        peaceful.teardown()
     try:
         run_state_machine_as_test(
-            lifecycle_machine(*deeds, setup_fnc=setup_fnc, entrypoint=entrypoint, **options),
+            machine,
             settings=settings(
                 max_examples=int(asked_for) if asked_for else histories,
                 stateful_step_count=steps,

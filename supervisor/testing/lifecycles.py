@@ -28,12 +28,13 @@ import signal
 import tempfile
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from supervisor.handle import JobHandle
+from supervisor.job import JobStatus
 from supervisor.lifecycle import State
 from supervisor.testing import ledger
 from supervisor.testing.deeds import Circumstances, Deed, Story, check_ending
@@ -46,6 +47,12 @@ from supervisor.worker import Worker
 
 # Five warm-ups that fail in a row break a pool, by design. No history goes there.
 MAX_HARMED_WARMUPS = 4
+
+# How long a job may take of which it is said that it ends. Seconds.
+_PATIENCE: Final = 60.0
+
+# How long one is watched of which it is said that it never does. Seconds.
+_STAYING: Final = 0.5
 
 HARM = (signal.SIGKILL, signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP)
 
@@ -99,6 +106,29 @@ class Lifecycles(RuleBasedStateMachine, Steps):
         with self.step(f"open: idle {idle}, max_jobs {max_jobs}, closing: {closing}"):
             self.run(self.subject.start())
 
+    def live_in_peace(self) -> None:
+        """Do each deed once and harm nobody; :meth:`teardown` is still to come.
+
+        What was said of a deed is looked at in this life, whatever the drawn ones hold.
+        """
+        self.open(idle=1, max_jobs=len(self.deeds), fork_server_may_die=False, closing="wait")
+        for deed in self.deeds:
+            with self.step(f"submit {deed.name}, and let it be"):
+                story = self._submit(deed, None)
+                if story is not None:
+                    self.run(self._until_it_ends_or_stays(story))
+        self.the_loop_has_seen_no_error()
+        self.the_figures_add_up()
+        self.no_job_has_ended_twice()
+
+    async def _until_it_ends_or_stays(self, story: Story) -> None:
+        while story.handle.status is JobStatus.PENDING:
+            await self.some_events(1)
+        try:
+            await soon(story.handle.wait(), _PATIENCE if story.deed.ends else _STAYING)
+        except asyncio.TimeoutError:
+            assert not story.deed.ends, f"{story} has not ended in {_PATIENCE:g} s"
+
     def _listener(self, event: str) -> Callable[[Any], None]:
         def heard(value: Any) -> None:
             self.history.tell(f"    {event} {value!r}")
@@ -128,19 +158,20 @@ class Lifecycles(RuleBasedStateMachine, Steps):
             return next(each for each in self.deeds if not each.leaves_strays)
         return deed
 
-    def _submit(self, deed: Deed, timeout: float | None) -> None:
+    def _submit(self, deed: Deed, timeout: float | None) -> Story | None:
         job = f"J-{len(self._stories) + 1}"
         if self.open_subject.is_server:
             timeout = None  # a server's jobs have the one of its options
         handle = self.run(self.open_subject.submit(deed, job, timeout))
         if handle is None:
             self.history.tell("    not admitted")
-            return
+            return None
         has_timeout = timeout is not None or self.options.get("job_timeout") is not None
         story = Story(job, deed, handle, has_timeout=has_timeout)
         self._stories[job] = story
         handle.add_done_callback(lambda ended: story.endings.append(ended.status))
         self.history.tell(f"    {job} is {deed.name}")
+        return story
 
     # ── interfering ──────────────────────────────────────────────────────────
 
@@ -289,7 +320,7 @@ class Lifecycles(RuleBasedStateMachine, Steps):
 
     def _close_and_check(self) -> None:
         with self.step(f"close: {self._closing}"):
-            self.run(soon(self._close(), 60))
+            self.run(soon(self._close(), _PATIENCE))
         self.the_loop_has_seen_no_error()
         self.the_figures_add_up()
         self.no_job_has_ended_twice()
