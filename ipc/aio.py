@@ -23,8 +23,8 @@ from typing import Final, Generic, TypeVar
 
 from ipc import fds
 from ipc.errors import ChannelBroken, ChannelClosed, IpcError, ProtocolError
-from ipc.frames import HEADER, MAX_FRAME_BYTES, Frame, FrameDecoder, Need, encode_frame
-from ipc.messages import Decoder, Message, encode
+from ipc.frames import HEADER, MAX_FRAME_BYTES, Frame, FrameDecoder, Need
+from ipc.messages import Decoder, Message, framed
 
 M = TypeVar("M")
 
@@ -112,7 +112,7 @@ class AsyncChannel(Generic[M]):
             raise ChannelClosed("this end of the channel was closed")
         if self._failure is not None:
             raise ChannelBroken(*self._failure.args)
-        data = encode_frame(encode(message), len(descriptors))
+        data = framed(message, len(descriptors))
         if self._waiting:
             self._queue(data, descriptors)
             return

@@ -16,8 +16,8 @@ from typing import Final, Generic, TypeVar
 
 from ipc import fds
 from ipc.errors import ChannelBroken, ChannelClosed, ProtocolError
-from ipc.frames import HEADER, FrameDecoder, Need, encode_frame
-from ipc.messages import Decoder, Message, encode
+from ipc.frames import HEADER, FrameDecoder, Need
+from ipc.messages import Decoder, Message, framed
 
 M = TypeVar("M")
 
@@ -57,7 +57,7 @@ class BlockingChannel(Generic[M]):
         Raises:
             ProtocolError: it is over the frame limit, or cannot be encoded.
         """
-        frame = encode_frame(encode(message))
+        frame = framed(message)
         with self._send_lock:
             self._held += frame
 
@@ -71,7 +71,7 @@ class BlockingChannel(Generic[M]):
             ChannelClosed: this end was closed.
             ChannelBroken: the peer is gone.
         """
-        data = encode_frame(encode(message), len(descriptors))
+        data = framed(message, len(descriptors))
         with self._send_lock:
             if self._held:
                 data, self._held = self._held + data, b""

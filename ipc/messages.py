@@ -25,6 +25,7 @@ from typing import Any, Final, Generic, Literal, TypeVar, Union
 import msgspec
 
 from ipc.errors import NotEncodable, ProtocolError
+from ipc.frames import HEADER, MAX_FRAME_BYTES, MAX_FRAME_DESCRIPTORS, encode_frame
 
 # Longer texts are cut where they are made. A traceback is useful in its first
 # and last lines; a megabyte of it would only fill the frame.
@@ -259,6 +260,9 @@ M = TypeVar("M")
 
 _encoder = msgspec.msgpack.Encoder()
 
+# What that raises for what it cannot encode.
+_CANNOT_TRAVEL: Final = (UnicodeEncodeError, OverflowError, TypeError, RecursionError)
+
 
 def encode(message: Message) -> bytes:
     """Return the message as bytes.
@@ -269,8 +273,29 @@ def encode(message: Message) -> bytes:
     """
     try:
         return _encoder.encode(message)
-    except (UnicodeEncodeError, OverflowError, TypeError, RecursionError) as exc:
-        raise NotEncodable(f"a {type(message).__name__} cannot be sent: {exc}") from exc
+    except _CANNOT_TRAVEL as exc:
+        raise _not_encodable(message, exc) from exc
+
+
+def framed(message: Message, descriptors: int = 0) -> bytes:
+    """Return the message as a frame that announces so many descriptors.
+
+    Raises:
+        NotEncodable: as for :func:`encode`.
+        PayloadTooLarge: it is over the frame limit.
+        ProtocolError: these are too many descriptors.
+    """
+    try:  # and not encode and encode_frame: they are two functions on each job's way
+        payload = _encoder.encode(message)
+    except _CANNOT_TRAVEL as exc:
+        raise _not_encodable(message, exc) from exc
+    if len(payload) > MAX_FRAME_BYTES or not 0 <= descriptors <= MAX_FRAME_DESCRIPTORS:
+        return encode_frame(payload, descriptors)  # which says what is wrong
+    return HEADER.pack(len(payload), descriptors) + payload
+
+
+def _not_encodable(message: Message, exc: Exception) -> NotEncodable:
+    return NotEncodable(f"a {type(message).__name__} cannot be sent: {exc}")
 
 
 class Decoder(Generic[M]):

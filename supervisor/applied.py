@@ -1,4 +1,4 @@
-"""Options, applied: what children get of them, and what a call may weigh."""
+"""Options, applied: what children get of them, and what is said of a call that weighs too much."""
 
 from __future__ import annotations
 
@@ -52,13 +52,11 @@ def _host_level() -> str:
     return known[0] if known else "CRITICAL"
 
 
-def check_size(body: bytes, options: PoolOptions) -> None:
-    """Raise PayloadTooLarge if *body* is over ``max_payload_mb``."""
-    limit = int(options.max_payload_mb * MB)
-    if len(body) > limit:
-        raise PayloadTooLarge(
-            "the job's function and arguments",
-            len(body),
-            limit,
-            "raise max_payload_mb, or hand over a file name instead",
-        )
+def too_large(size: int, options: PoolOptions) -> PayloadTooLarge:
+    """Return what is raised for a call, or a session, of *size* bytes: over ``max_payload_mb``."""
+    return PayloadTooLarge(
+        "the job's function and arguments",
+        size,
+        int(options.max_payload_mb * MB),
+        "raise max_payload_mb, or hand over a file name instead",
+    )

@@ -38,8 +38,8 @@ ANSWER_WITHIN: Final = 2.5
 # of that ago is hardly in it yet.
 _UNSEEN_SECONDS: Final = 2.5
 
-Pack = Callable[[Session], bytes]
-StartJob = Callable[[JobInfo, bytes], JobHandle[Any]]
+CheckSession = Callable[[Session], None]
+StartJob = Callable[[Session], JobHandle[Any]]
 
 
 class KeptPlace(msgspec.Struct, eq=False):
@@ -95,8 +95,8 @@ class Booking:
         meter: measures the load.
         limits: how many jobs there may be at once, and at which load.
         ready: says whether there is, or will be, a warm worker.
-        pack: returns a session as a worker opens it; raises PayloadTooLarge.
-        start_job: hands a packed session over to a worker.
+        check: raises PayloadTooLarge for a session that is over the limit.
+        start_job: hands a session over to a worker; raises that as well.
 
     Runs on: the server's loop, every method.
     """
@@ -109,7 +109,7 @@ class Booking:
         on_request: Hook | None,
         limits: Limits,
         ready: Callable[[], bool],
-        pack: Pack,
+        check: CheckSession,
         start_job: StartJob,
     ) -> None:
         #: To be set when the server gets another one.
@@ -119,7 +119,7 @@ class Booking:
         #: To be set when the options change.
         self.limits = limits
         self._ready = ready
-        self._pack = pack
+        self._check = check
         self._start_job = start_job
         self._shut: Answer | None = NOT_YET  # why no job may be offered at all
         self._places: dict[str, JobInfo] = {}
@@ -228,7 +228,8 @@ class Booking:
         """Take a place for *job* at this load, or return why there is none."""
         if job.id in self._places:
             return Answer(reason="rejected", detail=f"job {job.id} is here already")
-        refusal = refuse(self._standing(load))
+        unseen = self._unseen() if self._admitted_at else 0
+        refusal = refuse(Standing(self.limits, self._ready(), load, unseen, len(self._places)))
         if refusal is not None:
             logger.info("job %s is not admitted: %s", job.id, refusal, extra=about(job))
             return Answer(reason=refusal.reason, detail=refusal.detail)
@@ -237,26 +238,25 @@ class Booking:
         self._admitted_at[job.id] = clock.monotonic()
         return None
 
-    def _standing(self, load: float | None) -> Standing:
-        unseen = 0
-        if self._meter.is_default and self._admitted_at:
-            unseen = self._unseen(clock.monotonic())
-        return Standing(self.limits, self._ready(), load, unseen, len(self._places))
-
-    def _unseen(self, now: float) -> int:
-        admitted = self._admitted_at
+    def _unseen(self) -> int:
+        if not self._meter.is_default:
+            return 0
+        admitted, now = self._admitted_at, clock.monotonic()
         while admitted and now - next(iter(admitted.values())) >= _UNSEEN_SECONDS:
             admitted.popitem(last=False)
         return len(admitted)
 
     def refusal_now(self) -> str | None:
         """Return why a job offered now would not be admitted, by the last figures."""
-        refusal = refuse(self._standing(self._meter.last if self._meter.answers else None))
+        load = self._meter.last if self._meter.answers else None
+        refusal = refuse(
+            Standing(self.limits, self._ready(), load, self._unseen(), len(self._places))
+        )
         return None if refusal is None else str(refusal)
 
     def check(self, job: JobInfo) -> None:
         """Raise PayloadTooLarge if *job* is over the limit, as it stands."""
-        self._pack(Session(job, self.server_id))
+        self._check(Session(job, self.server_id))
 
     def start(self, job: JobInfo, url: str, token: str) -> JobHandle[Any]:
         """Hand *job* over; its place is free again when it has its outcome."""
@@ -264,7 +264,7 @@ class Booking:
         try:
             if self._broken:
                 raise NotAdmitted("draining")
-            handle = self._start_job(job, self._pack(session))
+            handle = self._start_job(session)
         except BaseException:
             self.release(job)
             raise

@@ -11,12 +11,12 @@ from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
 from supervisor import clock, travel
-from supervisor.applied import MB, blueprint_of, check_size
+from supervisor.applied import MB, blueprint_of, too_large
 from supervisor.checks import check_arguments, check_choice, check_int
 from supervisor.cpus import cpu_count
 from supervisor.errors import OptionError, PoolClosed
 from supervisor.futures import FutureHandle, JobFuture, without_frames
-from supervisor.ids import JobIds
+from supervisor.ids import job_ids
 from supervisor.mapping import ordered_map
 from supervisor.options import DefaultCount, PoolOptions, default_idle
 from supervisor.record import JobRecord
@@ -116,7 +116,7 @@ class ProcessPoolExecutor(Executor):
         )
         self._initializer = None if initializer is None else (initializer, arguments)
         self._data_only = results == DATA
-        self._ids = JobIds()
+        self._ids = job_ids()
         self._pid = os.getpid()
         # Orders "post a job" and "post the end", and makes the thread once.
         self._lock = threading.Lock()
@@ -164,7 +164,8 @@ class ProcessPoolExecutor(Executor):
             if not callable(fn):
                 raise TypeError(f"expected a function, and its arguments after it, got {fn!r}")
             packed = travel.pack_call(fn, args, kwargs)
-            check_size(packed[1], self._options)
+            if len(packed[1]) > self._options.max_payload_mb * MB:
+                raise too_large(len(packed[1]), self._options)
         except Exception as exc:  # noqa: BLE001 - pickling runs the user's code; the future has it
             return ("", b""), without_frames(exc)
         return packed, None

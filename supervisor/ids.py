@@ -12,26 +12,20 @@ from typing import Final
 _BATCH: Final = 16
 
 
-class JobIds(Iterator[str]):
-    """Names without end: what tells this source of jobs from every other one, and a number.
+def job_ids() -> Iterator[str]:
+    """Return names without end: what tells this source of jobs from every other one, and a number.
 
     One random word for all of them: one for each would be a system call for each job.
 
-    Runs on: any thread.
+    To be asked on: any thread. Two that come to the end of a batch at once make one each, and
+    some numbers may be left out. None is given twice.
     """
+    beginning = f"J-{os.urandom(6).hex()}-"
+    firsts = itertools.count(1, _BATCH)
 
-    def __init__(self) -> None:
-        self._beginning = f"J-{os.urandom(6).hex()}-"
-        self._firsts = itertools.count(1, _BATCH)
-        self._made: list[str] = []  # the next one is the last
+    def batch() -> list[str]:
+        first = next(firsts)
+        return [f"{beginning}{first + each}" for each in range(_BATCH)]
 
-    def __next__(self) -> str:
-        """Return the next one."""
-        try:
-            return self._made.pop()
-        except IndexError:
-            # Two threads may come here at once: each makes a batch of its own.
-            first = next(self._firsts)
-            name, *others = [f"{self._beginning}{first + each}" for each in range(_BATCH)]
-            self._made.extend(reversed(others))
-            return name
+    # No function of Python's is called for a name, but for the first of a batch.
+    return itertools.chain.from_iterable(iter(batch, None))

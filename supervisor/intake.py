@@ -40,7 +40,9 @@ def job_infos(
     Raises:
         OptionError: something is not what it should be.
     """
-    checked_room = _room(room)
+    # The first as the second would: most rooms are names, and this is on each job's way.
+    is_name = isinstance(room, str) and room != ""
+    checked_room = Room(check_text("room", room)) if is_name else _room(room)
     # Asked first: most requests name nobody, and this is on each job's way.
     people = _participants(publishers) if publishers != () else []
     job_id = next(ids) if job_id is None else check_id("job_id", job_id)
@@ -70,8 +72,6 @@ def job_infos(
 
 
 def _room(room: object) -> Room:
-    if isinstance(room, str) and room:  # as _named does, which is on each job's way here
-        return Room(check_text("room", room))
     if not isinstance(room, Room):
         raise OptionError("room", room, "a room's name, or a Room")
     return Room(

@@ -15,7 +15,7 @@ from collections.abc import (
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, overload
 
 from supervisor import clock, travel
-from supervisor.applied import MB, blueprint_of, check_size
+from supervisor.applied import MB, blueprint_of, too_large
 from supervisor.checks import (
     check_arguments,
     check_bool,
@@ -29,7 +29,7 @@ from supervisor.cpus import cpu_count
 from supervisor.errors import PoolClosed
 from supervisor.events import Callback, Emitter
 from supervisor.handle import JobHandle
-from supervisor.ids import JobIds
+from supervisor.ids import job_ids
 from supervisor.job import JobInfo
 from supervisor.options import PoolOptions, check_changeable
 from supervisor.outcome import Ask
@@ -95,7 +95,7 @@ class ProcessPool:
         self._options = PoolOptions().replace(**options)
         self._data_only = results == DATA
         self._handle_signals = handle_signals
-        self._ids = JobIds()
+        self._ids = job_ids()
         self._initializer = None if initializer is None else (initializer, arguments)
         self._emitter = Emitter(EVENTS)
         self._run: PoolRun | None = None
@@ -236,7 +236,8 @@ class ProcessPool:
         if job_id is not None:
             job_id = check_id("job_id", job_id)
         kind, body = travel.pack_call(function, tuple(args), dict(kwargs or {}))
-        check_size(body, self._options)
+        if len(body) > self._options.max_payload_mb * MB:
+            raise too_large(len(body), self._options)
         if job_id is None:
             job_id = next(self._ids)
         handle: JobHandle[Any] = JobHandle(

@@ -27,7 +27,7 @@ from supervisor.errors import (
 )
 from supervisor.events import Callback, Emitter
 from supervisor.handle import JobHandle
-from supervisor.ids import JobIds
+from supervisor.ids import job_ids
 from supervisor.intake import Agent
 from supervisor.job import JobInfo, Participant, Room, ServerType
 from supervisor.options import Hook, ServerOptions, check_changeable, settled
@@ -87,7 +87,7 @@ class AgentServer:
         self._on_session_end: Hook | None = None
         self._agent = Agent()
         self._id = f"S-{uuid.uuid4().hex[:12]}"
-        self._ids = JobIds()
+        self._ids = job_ids()
         self._emitter = Emitter(EVENTS)
         self._serving: Serving | None = None
 

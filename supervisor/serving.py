@@ -19,7 +19,7 @@ import msgspec
 
 from supervisor import clock
 from supervisor.admission import Limits
-from supervisor.applied import check_size, child_settings
+from supervisor.applied import child_settings, too_large
 from supervisor.booking import Booking
 from supervisor.child.boot import Hooks
 from supervisor.dispatch.base import Dispatcher, Host
@@ -29,7 +29,7 @@ from supervisor.errors import SupervisorError
 from supervisor.events import Draining, Emitter
 from supervisor.handle import JobHandle
 from supervisor.intake import Agent
-from supervisor.job import JobInfo, Session
+from supervisor.job import Session
 from supervisor.launch import Blueprint
 from supervisor.load import LoadMeter
 from supervisor.observers import CountingAnnouncer, Observers
@@ -118,7 +118,7 @@ class Serving:
             on_request=server.on_request,
             limits=self._limits(),
             ready=self.workers.has_prospects,
-            pack=self._pack,
+            check=self._check,
             start_job=self._start_job,
         )
         self.drain = Drain(
@@ -286,16 +286,19 @@ class Serving:
 
     # ── jobs ─────────────────────────────────────────────────────────────────
 
-    def _pack(self, session: Session) -> bytes:
-        body = msgspec.msgpack.encode(session)
-        check_size(body, self._options)
-        return body
+    def _check(self, session: Session) -> None:
+        size = len(msgspec.msgpack.encode(session))
+        if size > self._options.max_payload_mb * MB:
+            raise too_large(size, self._options)
 
-    def _start_job(self, info: JobInfo, body: bytes) -> JobHandle[Any]:
+    def _start_job(self, session: Session) -> JobHandle[Any]:
         options = self._options
-        handle: JobHandle[Any] = JobHandle(info, cancel=self._cancel)
+        body = msgspec.msgpack.encode(session)
+        if len(body) > options.max_payload_mb * MB:
+            raise too_large(len(body), options)
+        handle: JobHandle[Any] = JobHandle(session.job, cancel=self._cancel)
         record = JobRecord(
-            info.id,
+            session.job.id,
             handle,
             SESSION,
             body,

@@ -13,7 +13,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from supervisor.child.callbacks import Callback, call_detached, check_callback, running_loop
 from supervisor.child.inroom import InRoom
@@ -204,19 +204,18 @@ class JobContext(InRoom):
         return callbacks
 
 
-# The job of this process. See the head of the file.
-_current: JobContext | None = None
+class Now:
+    """The job of this process; None if none runs. Set by the worker's main thread."""
+
+    context: JobContext | None = None
 
 
-def set_current(context: JobContext | None) -> None:
-    """Make *context* the job of this process. For the worker's main thread."""
-    global _current  # noqa: PLW0603 - see the head of the file
-    _current = context
+NOW: Final = Now()
 
 
 def current() -> JobContext | None:
     """Return the job of this process, or None."""
-    return _current
+    return NOW.context
 
 
 def get_job_context() -> JobContext:
@@ -227,6 +226,7 @@ def get_job_context() -> JobContext:
     Raises:
         RuntimeError: no job runs here.
     """
-    if _current is None:
+    context = NOW.context
+    if context is None:
         raise RuntimeError("no job runs in this process: get_job_context() works inside a job")
-    return _current
+    return context

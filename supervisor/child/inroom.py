@@ -20,19 +20,12 @@ class InRoom:
     """See the head of the file. Runs on: the entrypoint's loop, what is async."""
 
     def __init__(self, session: Session | None) -> None:
+        # Set by the worker when a job begins; a call has an id only.
         self._told_session = session
         self._call_id = ""
         self._connected = False
         self._link: RoomLink | None = None  # made when the job first touches its real room
         self._shutdown_reason: str | None = None
-
-    # ── for the worker, before user code ─────────────────────────────────────
-
-    def _begin_session(self, session: Session) -> None:
-        self._told_session = session
-
-    def _begin_call(self, job_id: str) -> None:
-        self._call_id = job_id
 
     @property
     def _session(self) -> Session:

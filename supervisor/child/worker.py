@@ -34,7 +34,7 @@ import msgspec
 from ipc import fds
 from ipc.channel import BlockingChannel
 from ipc.errors import ChannelBroken, IpcError
-from ipc.frames import Need, encode_frame
+from ipc.frames import Need
 from ipc.mark import Mark
 from ipc.messages import (
     DrainBegan,
@@ -47,7 +47,7 @@ from ipc.messages import (
     Started,
     Stop,
     ToWorker,
-    encode,
+    framed,
 )
 from supervisor import byname, slices, travel
 from supervisor.child import context as contexts, finalizers, isolate, layout, logs
@@ -228,7 +228,7 @@ class Worker:
         self._rehearsing = True
         try:
             for rehearsal in rehearsals(hooks):
-                theirs.sendall(encode_frame(encode(rehearsal)))
+                theirs.sendall(framed(rehearsal))
                 self._serve_one()
             touch(hooks.entrypoint)
             for name in self._familiar:
@@ -347,7 +347,7 @@ class Worker:
         # Dropped before the caller hears of the end: what the job held is closed.
         del ending
         self._context = None
-        contexts.set_current(None)
+        contexts.NOW.context = None
         if job.last:
             self._send(finished, descriptors)
             self._leave(0)
@@ -405,7 +405,7 @@ class Worker:
             return self._run_session(_session_decoder.decode(body))
         open_call = travel.OPENERS[job.kind]
         context = self._next_context
-        context._begin_call(job.job)
+        context._call_id = job.job
         self._make_current(context)
 
         def enter() -> Any:
@@ -480,7 +480,7 @@ class Worker:
 
     def _entrypoint(self, session: Session) -> Any:
         context = self._next_context
-        context._begin_session(session)
+        context._told_session = session
         self._make_current(context)
         entrypoint = self._hooks.entrypoint
         assert entrypoint is not None, "a session was sent to a pool of calls"
@@ -490,7 +490,7 @@ class Worker:
         return through_the_room(entrypoint, context)
 
     def _make_current(self, context: JobContext) -> None:
-        contexts.set_current(context)
+        contexts.NOW.context = context
         with self._drain_lock:
             self._context = context
             drain = self._drain

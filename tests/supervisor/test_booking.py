@@ -43,18 +43,19 @@ class Bookings:
             on_request=None,
             limits=limits,
             ready=lambda: True,
-            pack=self._pack,
+            check=self._check,
             start_job=self._start,
         )
         self.booking.open()
 
-    def _pack(self, session: Session) -> bytes:
+    def _check(self, session: Session) -> None:
         if self._fails:
             raise PayloadTooLarge("the job", 2, 1)
-        self.sessions.append(session)
-        return b""
 
-    def _start(self, info: JobInfo, body: bytes) -> JobHandle[Any]:
+    def _start(self, session: Session) -> JobHandle[Any]:
+        self._check(session)
+        self.sessions.append(session)
+        info = session.job
         handle = self.handles[info.id] = JobHandle(info, cancel=lambda *_: False)
         return handle
 
@@ -77,7 +78,7 @@ async def test_a_server_that_is_not_open_gives_no_place() -> None:
         on_request=None,
         limits=ALL_ADMITTED,
         ready=lambda: True,
-        pack=at._pack,
+        check=at._check,
         start_job=at._start,
     )
     at.booking.close()
