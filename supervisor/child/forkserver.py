@@ -53,6 +53,7 @@ from supervisor.child.boot import Boot
 from supervisor.child.context import JobProcess
 from supervisor.child.forks import fork_worker
 from supervisor.child.logs import LogForwarder
+from supervisor.child.pinned import Pins
 from supervisor.child.practice import settle
 from supervisor.child.strays import children_of_thread
 from supervisor.child.threads import check_single_threaded
@@ -92,9 +93,9 @@ def main(boot: Boot) -> None:
             _exit(1)
         logs.flush_output()  # or each fork would have a copy of what is not written yet
         channel.send(Preloaded(time.monotonic() - began))
-        settle(birth)
+        pins = settle(birth)
         forwarder.connect(log_socket, dict)
-        server = ForkServer(birth, channel)
+        server = ForkServer(birth, channel, pins)
         channel.send(ForkServerReady(os.getpid()))
     except IpcError:  # the supervisor is gone before there was anything to serve
         _exit(1)
@@ -162,9 +163,12 @@ class ForkServer:
     Runs on: the main thread, the only one there is.
     """
 
-    def __init__(self, birth: Birth, channel: BlockingChannel[ToForkServer]) -> None:
+    def __init__(
+        self, birth: Birth, channel: BlockingChannel[ToForkServer], pins: Pins | None
+    ) -> None:
         self._birth = birth
         self._channel = channel
+        self._pins = pins  # pages that each fork copies, as long as these are here
         self._workers: dict[int, int] = {}  # pid to worker
         # What preload_fnc started is not a stray of a worker.
         self._own_children = set(_children())
@@ -246,6 +250,8 @@ class ForkServer:
         """Close what is the fork server's. In its children."""
         self._channel.close()
         fds.close_all((self._wake_reader, self._wake_writer))
+        if self._pins is not None:
+            self._pins.close()
         self._birth.forwarder.disconnect()
 
     # ── reaping ──────────────────────────────────────────────────────────────

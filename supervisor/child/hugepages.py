@@ -11,18 +11,21 @@ worker that only needs one fresh page there would be given 2 MiB.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
+
+from supervisor.child.pagemap import private_ranges
 
 logger = logging.getLogger("greenroom.forkserver")
 
 # asm-generic/mman-common.h
 _MADV_COLLAPSE: Final = 25
 
-_HUGE: Final = 2 * 2**20  # x86-64, and arm64 with pages of 4 KiB
+HUGE: Final = 2 * 2**20  # x86-64, and arm64 with pages of 4 KiB
 
 # Where less of a mapping is in memory, collapsing it would take memory that nobody uses.
 _WORTH: Final = 0.9
@@ -30,31 +33,51 @@ _WORTH: Final = 0.9
 # How long it may take. 1 GB takes one to three seconds.
 _SECONDS: Final = 3.0
 
+# Mappings that are looked through page by page are of so many bytes in all, the smallest first:
+# a million pages take a second.
+_MOST_SMALL: Final = 128 * 2**20
 
-def collapse() -> int:
-    """Collapse the private memory of this process; return how many huge pages it made.
+
+def collapse() -> set[int]:
+    """Collapse the private memory of this process; return where the huge pages begin that it made.
 
     Where the kernel cannot (an older one, huge pages off) or will not (no free memory),
     things stay as they are.
     """
+    made: set[int] = set()
     if sys.platform != "linux":
-        return 0
+        return made
     libc = ctypes.CDLL(None)
     began = time.monotonic()
-    made = 0
     for start, end in _ranges():
-        first = (start + _HUGE - 1) // _HUGE * _HUGE
-        for address in range(first, end - _HUGE + 1, _HUGE):
+        first = (start + HUGE - 1) // HUGE * HUGE
+        for address in range(first, end - HUGE + 1, HUGE):
             if time.monotonic() - began > _SECONDS:
-                logger.debug("collapsed %d huge pages; the rest would take too long", made)
+                logger.debug("collapsed %d huge pages; the rest would take too long", len(made))
                 return made
             advised = libc.madvise(
-                ctypes.c_void_p(address), ctypes.c_size_t(_HUGE), ctypes.c_int(_MADV_COLLAPSE)
+                ctypes.c_void_p(address), ctypes.c_size_t(HUGE), ctypes.c_int(_MADV_COLLAPSE)
             )
             if advised == 0:
-                made += 1
-    logger.debug("collapsed %d huge pages in %.3f s", made, time.monotonic() - began)
+                made.add(address)
+    logger.debug("collapsed %d huge pages in %.3f s", len(made), time.monotonic() - began)
     return made
+
+
+def small_ranges(huge: Collection[int]) -> list[tuple[int, int]]:
+    """Return the private memory of this process that does not lie in these huge pages, from and to."""
+    small: list[tuple[int, int]] = []
+    for start, end in private_ranges():
+        begin = start
+        for address in sorted(huge):
+            if start <= address < end:
+                small.append((begin, address))
+                begin = address + HUGE
+        small.append((begin, end))
+    small.sort(key=lambda each: each[1] - each[0])
+    sums = itertools.accumulate(end - start for start, end in small)
+    fit = sum(bytes_up_to <= _MOST_SMALL for bytes_up_to in sums)
+    return sorted(each for each in small[:fit] if each[0] < each[1])
 
 
 def _ranges() -> Iterator[tuple[int, int]]:

@@ -1,7 +1,7 @@
-"""A worker that is forked before all others, and tells which code runs in its life.
+"""Workers that are forked before all others, and tell what a worker's life takes.
 
-It runs one job that does nothing, and nothing of the user's but what they have asked
-to be called at a fork.
+One tells which code it runs, another which pages of memory it writes to. Each runs one job that
+does nothing, and nothing of the user's but what they have asked to be called at a fork.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 from typing import Final
 
@@ -33,6 +33,8 @@ from supervisor.child.birth import Birth
 from supervisor.child.boot import Ends
 from supervisor.child.context import JobProcess
 from supervisor.child.forks import fork_worker
+from supervisor.child.pagemap import only_ours
+from supervisor.child.pinned import new_ring
 from supervisor.child.rehearsal import rehearsals, rehearsed
 
 logger = logging.getLogger("greenroom.forkserver")
@@ -41,7 +43,7 @@ logger = logging.getLogger("greenroom.forkserver")
 # fork could hold it up, and would hold up every worker.
 _TRIAL_SECONDS: Final = 2.0
 
-_ID_BYTES: Final = 8
+_NUMBER_BYTES: Final = 8
 
 
 def without_user_code(birth: Birth) -> Birth:
@@ -61,18 +63,85 @@ def new_ends() -> Iterator[tuple[Ends, socket.socket]]:
 
 
 def code_of_a_life(trial: Birth) -> set[int]:
-    """Fork a worker that runs one job that does nothing; return the ``id`` of all code it ran.
-
-    Nothing, where it failed: then workers are slower, and their own failure is told.
-    """
+    """Return the ``id`` of all code that a worker runs. Nothing, where the one on trial failed."""
     if sys.getprofile() is not None:
         return set()  # somebody watches already, and there is one place to watch from
+    return set(_numbers(_told_by_a_life(trial, while_it_lives=_telling_code)))
+
+
+def pages_of_a_life(trial: Birth, ranges: Sequence[tuple[int, int]]) -> list[int]:
+    """Return the addresses of the pages in *ranges* that a worker has of its own when it leaves.
+
+    They are those that it wrote to. None, where the kernel does not tell, or does not pin pages
+    (``pinned.py``), or the worker on trial failed.
+    """
+
+    def tell(writer: int) -> None:
+        try:
+            pages = only_ours(ranges)
+            # A filter of system calls may kill who asks for it: then we have told nothing.
+            os.close(new_ring())
+        except OSError as exc:
+            logger.debug("pages are not pinned: %s", exc)
+        else:
+            _tell(writer, *pages)
+
+    return list(_numbers(_told_by_a_life(trial, at_its_end=tell)))
+
+
+def pages_of_a_birth(ranges: Sequence[tuple[int, int]]) -> int:
+    """Fork; return how many pages in *ranges* are the child's own at once, some of its own making.
+
+    Raises:
+        OSError: there is no process or no descriptor, or the kernel does not tell.
+        TimeoutError: a hook at fork of the user's holds it up.
+    """
+    reader, writer = os.pipe()
+    with (
+        _usual_child_signal(),
+        open(reader, "rb", buffering=0) as told,
+        open(writer, "wb", buffering=0) as teller,
+    ):
+        pid = fork_worker()
+        if pid == 0:
+            try:
+                _tell(writer, len(only_ours(ranges)))
+            finally:
+                os._exit(0)
+        teller.close()
+        poll = select.poll()
+        poll.register(told.fileno(), select.POLLIN)
+        in_time = poll.poll(_TRIAL_SECONDS * 1000)
+        if not in_time:
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        if not in_time or (count := next(_numbers(told.readall()), None)) is None:
+            raise TimeoutError("a process on trial did not tell what it has copied")
+        return count
+
+
+def _told_by_a_life(
+    trial: Birth,
+    *,
+    while_it_lives: Callable[[int], AbstractContextManager[object]] = nullcontext,
+    at_its_end: Callable[[int], None] | None = None,
+) -> bytes:
+    """Fork a worker that runs one job that does nothing; return what it wrote.
+
+    Nothing, where it failed: then workers are slower, and their own failure is told.
+
+    Args:
+        while_it_lives: what is around its life, given a descriptor to write to.
+        at_its_end: called in the worker with that descriptor, when it leaves.
+    """
     reader, writer = os.pipe()
 
     def shed() -> None:
         isolate.die_with_parent()
         # What user code wants done at the exit is not for a worker that never was.
         atexit._clear()
+        if at_its_end is not None:
+            atexit.register(at_its_end, teller.fileno())
         ours.close()
         trial.forwarder.disconnect()
 
@@ -83,7 +152,7 @@ def code_of_a_life(trial: Birth) -> set[int]:
         new_ends() as (ends, ours),
     ):
         try:
-            with _told_to(teller.fileno()):
+            with while_it_lives(teller.fileno()):
                 pid = fork_worker()
                 if pid == 0:
                     trial.become_worker(0, ends.all, shed)
@@ -92,9 +161,9 @@ def code_of_a_life(trial: Birth) -> set[int]:
         teller.close()
         channel = BlockingChannel(ours, Decoder[FromWorker](FromWorker))
         job = msgspec.structs.replace(rehearsals(trial.hooks)[-1], last=True)
-        ids = _follow(pid, told.fileno(), channel, job)
+        written = _follow(pid, told.fileno(), channel, job)
         os.waitpid(pid, 0)
-    return ids
+    return written
 
 
 @contextmanager
@@ -109,7 +178,7 @@ def _usual_child_signal() -> Iterator[None]:
 
 
 @contextmanager
-def _told_to(writer: int) -> Iterator[None]:
+def _telling_code(writer: int) -> Iterator[None]:
     """Write the ``id`` of each code object that runs from now on, here and in forks."""
     seen: set[int] = set()
 
@@ -117,7 +186,7 @@ def _told_to(writer: int) -> Iterator[None]:
         code = id(frame.f_code)
         if code not in seen:
             seen.add(code)
-            os.write(writer, code.to_bytes(_ID_BYTES, sys.byteorder))
+            _tell(writer, code)
 
     sys.setprofile(tell)
     try:
@@ -126,9 +195,20 @@ def _told_to(writer: int) -> Iterator[None]:
         sys.setprofile(None)
 
 
-def _follow(pid: int, told: int, channel: BlockingChannel[FromWorker], job: RunJob) -> set[int]:
+def _tell(writer: int, *numbers: int) -> None:
+    written = b"".join(number.to_bytes(_NUMBER_BYTES, sys.byteorder) for number in numbers)
+    while written:
+        written = written[os.write(writer, written) :]
+
+
+def _numbers(written: bytes) -> Iterator[int]:
+    for start in range(0, len(written) - _NUMBER_BYTES + 1, _NUMBER_BYTES):
+        yield int.from_bytes(written[start : start + _NUMBER_BYTES], sys.byteorder)
+
+
+def _follow(pid: int, told: int, channel: BlockingChannel[FromWorker], job: RunJob) -> bytes:
     """Return what process *pid* tells until it ends; give it *job* when it is ready for one."""
-    ids = bytearray()
+    written = bytearray()
     poll = select.poll()
     poll.register(told, select.POLLIN)
     poll.register(channel.fileno(), select.POLLIN)
@@ -140,14 +220,11 @@ def _follow(pid: int, told: int, channel: BlockingChannel[FromWorker], job: RunJ
             data = os.read(told, 65536)
             if not data:
                 break
-            ids += data
+            written += data
     else:
         logger.warning("a worker on trial did not end within %g s", _TRIAL_SECONDS)
         os.kill(pid, signal.SIGKILL)
-    return {
-        int.from_bytes(ids[start : start + _ID_BYTES], sys.byteorder)
-        for start in range(0, len(ids), _ID_BYTES)
-    }
+    return bytes(written)
 
 
 def _answer(channel: BlockingChannel[FromWorker], job: RunJob) -> bool:
