@@ -1,4 +1,4 @@
-"""This process's memory, page by page: which is private, and which pages only it has.
+"""A process's memory, page by page: which is private, and which pages only it has.
 
 Linux tells (proc_pid_pagemap(5)): 64 bits for each page, with a mark for a page that no other
 process maps. In the child of a fork these are the pages that it has copied, or made.
@@ -34,8 +34,8 @@ def private_ranges() -> list[tuple[int, int]]:
     return ranges
 
 
-def only_ours(ranges: Iterable[tuple[int, int]]) -> list[int]:
-    """Return the addresses of the pages in *ranges* that are in memory and that no other process has.
+def its_own(pid: int, ranges: Iterable[tuple[int, int]]) -> list[int]:
+    """Return the addresses of the pages in *ranges* that only process *pid* has in memory.
 
     Args:
         ranges: from the first address of a page up to another.
@@ -44,7 +44,7 @@ def only_ours(ranges: Iterable[tuple[int, int]]) -> list[int]:
         OSError: the kernel does not tell.
     """
     pages: list[int] = []
-    with open("/proc/self/pagemap", "rb", buffering=0) as file:
+    with open(f"/proc/{pid}/pagemap", "rb", buffering=0) as file:
         for start, end in ranges:
             count = (end - start) // PAGE
             told = os.pread(file.fileno(), count * _ENTRY, start // PAGE * _ENTRY)

@@ -27,13 +27,13 @@ from ipc.channel import BlockingChannel
 from ipc.errors import IpcError
 from ipc.frames import Need
 from ipc.mark import make_mark
-from ipc.messages import Decoder, FromWorker, Ready, RunJob
+from ipc.messages import Decoder, FromWorker, Ready
 from supervisor.child import isolate
 from supervisor.child.birth import Birth
 from supervisor.child.boot import Ends
 from supervisor.child.context import JobProcess
 from supervisor.child.forks import fork_worker
-from supervisor.child.pagemap import only_ours
+from supervisor.child.pagemap import its_own
 from supervisor.child.pinned import new_ring
 from supervisor.child.rehearsal import rehearsals, rehearsed
 
@@ -44,6 +44,10 @@ logger = logging.getLogger("greenroom.forkserver")
 _TRIAL_SECONDS: Final = 2.0
 
 _NUMBER_BYTES: Final = 8
+
+
+def _nothing(number: int) -> None:
+    """Where nothing is to be done."""
 
 
 def without_user_code(birth: Birth) -> Birth:
@@ -70,23 +74,31 @@ def code_of_a_life(trial: Birth) -> set[int]:
 
 
 def pages_of_a_life(trial: Birth, ranges: Sequence[tuple[int, int]]) -> list[int]:
-    """Return the addresses of the pages in *ranges* that a worker has of its own when it leaves.
+    """Return the addresses of the pages in *ranges* that an idle worker has of its own.
 
     They are those that it wrote to. None, where the kernel does not tell, or does not pin pages
     (``pinned.py``), or the worker on trial failed.
     """
+    pages: list[int] = []
 
-    def tell(writer: int) -> None:
+    def look(pid: int) -> None:
         try:
-            pages = only_ours(ranges)
-            # A filter of system calls may kill who asks for it: then we have told nothing.
-            os.close(new_ring())
+            pages.extend(its_own(pid, ranges))
         except OSError as exc:
             logger.debug("pages are not pinned: %s", exc)
-        else:
-            _tell(writer, *pages)
 
-    return list(_numbers(_told_by_a_life(trial, at_its_end=tell)))
+    may_pin = _told_by_a_life(trial, when_idle=look, at_its_end=_ask_for_a_ring)
+    return pages if may_pin else []
+
+
+def _ask_for_a_ring(writer: int) -> None:
+    """Tell of it if there is one to be had. A filter of system calls may kill who asks."""
+    try:
+        os.close(new_ring())
+    except OSError as exc:
+        logger.debug("pages are not pinned: %s", exc)
+    else:
+        _tell(writer, 1)
 
 
 def pages_of_a_birth(ranges: Sequence[tuple[int, int]]) -> int:
@@ -105,7 +117,7 @@ def pages_of_a_birth(ranges: Sequence[tuple[int, int]]) -> int:
         pid = fork_worker()
         if pid == 0:
             try:
-                _tell(writer, len(only_ours(ranges)))
+                _tell(writer, len(its_own(os.getpid(), ranges)))
             finally:
                 os._exit(0)
         teller.close()
@@ -124,7 +136,8 @@ def _told_by_a_life(
     trial: Birth,
     *,
     while_it_lives: Callable[[int], AbstractContextManager[object]] = nullcontext,
-    at_its_end: Callable[[int], None] | None = None,
+    when_idle: Callable[[int], None] = _nothing,
+    at_its_end: Callable[[int], None] = _nothing,
 ) -> bytes:
     """Fork a worker that runs one job that does nothing; return what it wrote.
 
@@ -132,6 +145,7 @@ def _told_by_a_life(
 
     Args:
         while_it_lives: what is around its life, given a descriptor to write to.
+        when_idle: called here with its process id, when it waits for its job.
         at_its_end: called in the worker with that descriptor, when it leaves.
     """
     reader, writer = os.pipe()
@@ -140,8 +154,7 @@ def _told_by_a_life(
         isolate.die_with_parent()
         # What user code wants done at the exit is not for a worker that never was.
         atexit._clear()
-        if at_its_end is not None:
-            atexit.register(at_its_end, teller.fileno())
+        atexit.register(at_its_end, teller.fileno())
         ours.close()
         trial.forwarder.disconnect()
 
@@ -161,9 +174,18 @@ def _told_by_a_life(
         teller.close()
         channel = BlockingChannel(ours, Decoder[FromWorker](FromWorker))
         job = msgspec.structs.replace(rehearsals(trial.hooks)[-1], last=True)
-        written = _follow(pid, told.fileno(), channel, job)
-        os.waitpid(pid, 0)
-    return written
+
+        def is_ready() -> None:
+            when_idle(pid)
+            channel.send(job)
+
+        try:
+            return _follow(pid, told.fileno(), channel, is_ready)
+        except BaseException:
+            os.kill(pid, signal.SIGKILL)  # it may wait for the job for ever
+            raise
+        finally:
+            os.waitpid(pid, 0)
 
 
 @contextmanager
@@ -206,15 +228,17 @@ def _numbers(written: bytes) -> Iterator[int]:
         yield int.from_bytes(written[start : start + _NUMBER_BYTES], sys.byteorder)
 
 
-def _follow(pid: int, told: int, channel: BlockingChannel[FromWorker], job: RunJob) -> bytes:
-    """Return what process *pid* tells until it ends; give it *job* when it is ready for one."""
+def _follow(
+    pid: int, told: int, channel: BlockingChannel[FromWorker], is_ready: Callable[[], None]
+) -> bytes:
+    """Return what process *pid* tells until it ends; call *is_ready* when it is ready for its job."""
     written = bytearray()
     poll = select.poll()
     poll.register(told, select.POLLIN)
     poll.register(channel.fileno(), select.POLLIN)
     deadline = time.monotonic() + _TRIAL_SECONDS
     while ready := dict(poll.poll(max(0.0, deadline - time.monotonic()) * 1000)):
-        if channel.fileno() in ready and not _answer(channel, job):
+        if channel.fileno() in ready and not _answer(channel, is_ready):
             poll.unregister(channel.fileno())
         if told in ready:
             data = os.read(told, 65536)
@@ -227,13 +251,13 @@ def _follow(pid: int, told: int, channel: BlockingChannel[FromWorker], job: RunJ
     return bytes(written)
 
 
-def _answer(channel: BlockingChannel[FromWorker], job: RunJob) -> bool:
-    """Read once; answer READY with *job*. Return whether there is more to come."""
+def _answer(channel: BlockingChannel[FromWorker], is_ready: Callable[[], None]) -> bool:
+    """Read once; answer READY with *is_ready*. Return whether there is more to come."""
     try:
         channel.fill()
         while not isinstance(taken := channel.next_buffered(), Need):
             if isinstance(taken[0], Ready):
-                channel.send(job)
+                is_ready()
     except IpcError:
         return False  # it has died: the end of what it tells says so as well
     return taken is not Need.NOTHING

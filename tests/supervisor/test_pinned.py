@@ -21,7 +21,7 @@ PRELUDE = """
 import ctypes, json, mmap, os, resource, sys
 from supervisor.child import practice
 from supervisor.child.hugepages import HUGE, collapse, small_ranges
-from supervisor.child.pagemap import PAGE, only_ours, private_ranges
+from supervisor.child.pagemap import PAGE, its_own, private_ranges
 from supervisor.child.pinned import Pins, new_ring
 
 PAGES = 200
@@ -44,7 +44,7 @@ def write(count=PAGES):
 def born_with():
     reader, writer = os.pipe()
     if os.fork() == 0:
-        os.write(writer, str(len(only_ours(ours))).encode())
+        os.write(writer, str(len(its_own(os.getpid(), ours))).encode())
         os._exit(0)
     os.wait()
     os.close(writer)
@@ -116,7 +116,7 @@ def test_who_has_forked_keeps_its_own_and_copies_nothing() -> None:
 def test_pages_that_nobody_has_touched_are_made_when_they_are_pinned() -> None:
     told = run("""
         pins = Pins(pages)
-        print(json.dumps([len(only_ours(ours)), born_with()]))
+        print(json.dumps([len(its_own(os.getpid(), ours)), born_with()]))
     """)
     assert told == [200, 200]
 
