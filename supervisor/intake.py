@@ -86,19 +86,19 @@ def _participants(people: object) -> list[Participant]:
         raise OptionError("publishers", people, f"a list, such as [{people!r}]")
     if not isinstance(people, Iterable):
         raise OptionError("publishers", people, "a list of identities and Participants")
-    return [_participant(person) for person in people]
+    return [_participant(f"publishers[{n}]", person) for n, person in enumerate(people)]
 
 
-def _participant(person: object) -> Participant:
+def _participant(name: str, person: object) -> Participant:
     if isinstance(person, Participant):
         return Participant(
-            _named("publisher.identity", person.identity, "an identity"),
-            name=check_text("publisher.name", person.name),
-            sid=check_text("publisher.sid", person.sid),
-            metadata=check_text("publisher.metadata", person.metadata),
-            attributes=check_pairs("publisher.attributes", person.attributes),
+            _named(f"{name}.identity", person.identity, "an identity"),
+            name=check_text(f"{name}.name", person.name),
+            sid=check_text(f"{name}.sid", person.sid),
+            metadata=check_text(f"{name}.metadata", person.metadata),
+            attributes=check_pairs(f"{name}.attributes", person.attributes),
         )
-    return Participant(_named("publishers", person, "an identity, or a Participant"))
+    return Participant(_named(name, person, "an identity, or a Participant"))
 
 
 def _named(name: str, value: object, expected: str) -> str:

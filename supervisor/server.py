@@ -466,7 +466,7 @@ class AgentServer:
         }
 
     def not_ready(self) -> str | None:
-        """Return why the server takes no jobs now, or None if it does."""
+        """Return why the server takes no jobs now (``starting``, ``draining``, ``gone``, …), or None if it does."""
         return "starting" if self._serving is None else self._serving.not_ready()
 
     def on(self, event: str, callback: Callback) -> Callback:

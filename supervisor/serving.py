@@ -322,6 +322,8 @@ class Serving:
 
     def not_ready(self) -> str | None:
         """Return why no job is taken now, or None if one is."""
+        if self.is_over:
+            return "gone"
         if self.drain.begun:
             return "draining"
         if not self.booking.is_open:

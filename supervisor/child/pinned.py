@@ -4,7 +4,7 @@ A fork shares all pages, and the first write to each, on either side, costs a fa
 is entered, the page is found, copied, and put into place. A worker writes to hundreds,
 always the same ones. Of a page that is *pinned* (somebody may write to it past the
 page table, as a network card does) the kernel makes the copy while it forks (since Linux 5.9):
-that takes a third of the time, and the process that has forked keeps its own as it is.
+that takes less than half the time, and the process that has forked keeps its own as it is.
 
 Pages are pinned by registering them as buffers of an io_uring, which is used for nothing
 else. Many systems do not let programs have one (sysctl ``kernel.io_uring_disabled``, the

@@ -691,6 +691,22 @@ async def test_a_server_outside_the_main_thread_leaves_signals_alone() -> None:
 
 
 @pytest.mark.usefixtures("private_socket")
+async def test_a_server_says_why_it_takes_no_job_from_its_start_to_its_end() -> None:
+    said: list[str | None] = []
+    server = a_server(load_threshold=float("inf"))
+    said.append(server.not_ready())
+
+    def started(event: object) -> None:
+        said.append(server.not_ready())
+        server.begin_drain()
+        said.append(server.not_ready())
+
+    server.on("started", started)
+    assert await soon(server.run()) == 0
+    assert [*said, server.not_ready()] == ["starting", None, "draining", "gone"]
+
+
+@pytest.mark.usefixtures("private_socket")
 async def test_a_cancelled_run_leaves_nothing() -> None:
     server = a_server()
     started = asyncio.Event()

@@ -54,17 +54,17 @@ async def nobody() -> AsyncIterator[str]:
         ({"publishers": 5}, "publishers=5: expected a list of identities and Participants"),
         ({"publishers": "ab"}, "publishers='ab': expected a list, such as ['ab']"),
         ({"publishers": b"ab"}, "publishers=b'ab': expected a list, such as [b'ab']"),
-        ({"publishers": [""]}, "publishers='': expected an identity, or a Participant"),
-        ({"publishers": ["ada", 3]}, "publishers=3: expected an identity, or a Participant"),
-        ({"publishers": [Participant("")]}, "publisher.identity='': expected an identity"),
-        ({"publishers": [Participant(3)]}, "publisher.identity=3: expected"),  # type: ignore[arg-type]
+        ({"publishers": [""]}, "publishers[0]='': expected an identity, or a Participant"),
+        ({"publishers": ["ada", 3]}, "publishers[1]=3: expected an identity, or a Participant"),
+        ({"publishers": [Participant("")]}, "publishers[0].identity='': expected an identity"),
+        ({"publishers": [Participant(3)]}, "publishers[0].identity=3: expected"),  # type: ignore[arg-type]
         (
             {"publishers": [Participant("a", attributes=None)]},  # type: ignore[arg-type]
-            "publisher.attributes=None: expected a dict of strings",
+            "publishers[0].attributes=None: expected a dict of strings",
         ),
         (
             {"publishers": [Participant("a", attributes={"k": 1})]},  # type: ignore[dict-item]
-            "publisher.attributes['k']=1: expected a string",
+            "publishers[0].attributes['k']=1: expected a string",
         ),
     ],
 )
