@@ -139,7 +139,7 @@ class RunJob(Message, frozen=True):
 
     ``body`` is a pickled call or an encoded session; it is empty when it travels
     in a memfd beside the message. ``last``: leave when the job is over, without
-    being asked.
+    being asked. ``max_payload_bytes``: what the body, and what it returns or raises, may take.
     """
 
     job: str
@@ -147,6 +147,7 @@ class RunJob(Message, frozen=True):
     last: bool
     body: bytes
     data_only: bool = False
+    max_payload_bytes: int = 2**30
 
 
 class Ping(Message, frozen=True):

@@ -35,7 +35,6 @@ def child_settings(options: PoolOptions, **more: Any) -> Settings:
         job_limits=options.job_limits,
         shutdown_process_timeout=options.shutdown_process_timeout,
         high_ping_threshold=options.high_ping_threshold,
-        max_payload_bytes=int(options.max_payload_mb * MB),
         log_level=level if isinstance(level, str) else _host_level(),
         http_proxy=options.http_proxy,
         reused=options.max_jobs_per_process != 1,
@@ -52,11 +51,11 @@ def _host_level() -> str:
     return known[0] if known else "CRITICAL"
 
 
-def too_large(size: int, options: PoolOptions) -> PayloadTooLarge:
+def too_large(size: int, limit: int) -> PayloadTooLarge:
     """Return what is raised for a call, or a session, of *size* bytes: over ``max_payload_mb``."""
     return PayloadTooLarge(
         "the job's function and arguments",
         size,
-        int(options.max_payload_mb * MB),
+        limit,
         "raise max_payload_mb, or hand over a file name instead",
     )

@@ -15,6 +15,9 @@ from typing import Final
 
 from supervisor.errors import OptionError
 
+# An id stands in each message about its job, in each record of the log, and in the title of a process.
+LONGEST_ID: Final = 1024
+
 LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -69,7 +72,10 @@ def check_id(name: str, value: object) -> str:
     """Return *value*, or raise OptionError unless it can name a job."""
     if value == "":
         raise OptionError(name, value, "text, or None for an id that is made up")
-    return check_text(name, value)
+    text = check_text(name, value)
+    if len(text) > LONGEST_ID:
+        raise OptionError(name, f"{text[:40]}…", f"text of at most {LONGEST_ID} characters")
+    return text
 
 
 def check_pairs(name: str, value: object) -> dict[str, str]:

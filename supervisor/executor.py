@@ -116,6 +116,7 @@ class ProcessPoolExecutor(Executor):
         )
         self._initializer = None if initializer is None else (initializer, arguments)
         self._data_only = results == DATA
+        self._max_payload_bytes = int(self._options.max_payload_mb * MB)
         self._ids = job_ids()
         self._pid = os.getpid()
         # Orders "post a job" and "post the end", and makes the thread once.
@@ -164,8 +165,8 @@ class ProcessPoolExecutor(Executor):
             if not callable(fn):
                 raise TypeError(f"expected a function, and its arguments after it, got {fn!r}")
             packed = travel.pack_call(fn, args, kwargs)
-            if len(packed[1]) > self._options.max_payload_mb * MB:
-                raise too_large(len(packed[1]), self._options)
+            if len(packed[1]) > self._max_payload_bytes:
+                raise too_large(len(packed[1]), self._max_payload_bytes)
         except Exception as exc:  # noqa: BLE001 - pickling runs the user's code; the future has it
             return ("", b""), without_frames(exc)
         return packed, None
@@ -177,6 +178,7 @@ class ProcessPoolExecutor(Executor):
             kind,
             body,
             clock.monotonic(),
+            self._max_payload_bytes,
             data_only=self._data_only,
             timeout=self._options.job_timeout,
             memory_limit_bytes=int(self._options.job_memory_limit_mb * MB),

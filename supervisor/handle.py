@@ -10,14 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Generator
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Final, Generic, NoReturn, TypeVar
 
+from ipc.messages import cut
+from supervisor.errors import OptionError
 from supervisor.job import JobInfo, JobOutcome, JobStatus
 from supervisor.results import Parcel, open_parcel
 
 T = TypeVar("T")
 
 logger = logging.getLogger("greenroom.job")
+
+# As long as the one that a job gives itself (child/answer.py): it stands in each record of the end.
+_REASON_TEXT: Final = 1024
 
 
 class JobHandle(Generic[T]):
@@ -89,8 +94,16 @@ class JobHandle(Generic[T]):
 
         A waiting job ends at once. A running one is asked, has
         ``shutdown_process_timeout`` seconds, and is then killed. Does not wait.
+
+        Args:
+            reason: for the job and its outcome; of more than 1024 characters the middle is left out.
+
+        Raises:
+            OptionError: *reason* is no text.
         """
-        return not self.done() and self._cancel(self, reason)
+        if not isinstance(reason, str):
+            raise OptionError("reason", reason, "a string")
+        return not self.done() and self._cancel(self, cut(str.__str__(reason), _REASON_TEXT))
 
     def result(self) -> T:
         """Return what ``await`` would return, or raise what it would raise.

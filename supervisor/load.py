@@ -22,7 +22,7 @@ import numbers
 import queue
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from supervisor.cgroupfs import cpu_quota
 from supervisor.checks import fits
@@ -254,9 +254,11 @@ class _Useless(Exception):
 
 def _checked(value: object) -> float:
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= 1:  # type: ignore[operator]  # false for NaN too
+    if not is_number or not value >= 0:  # type: ignore[operator]  # false for NaN too
         raise _Useless(f"returned {value!r}, expected a number from 0.0 to 1.0")
-    return float(value)  # type: ignore[arg-type]  # a Real
+    # More than full is full: jobs by the number that is wanted of them may come to that.
+    number: Any = value
+    return float(min(number, 1))
 
 
 def _is_async(load_fnc: Hook | None) -> bool:

@@ -96,6 +96,7 @@ class ProcessPool:
         self._data_only = results == DATA
         self._handle_signals = handle_signals
         self._ids = job_ids()
+        self._closed_unstarted = False
         self._initializer = None if initializer is None else (initializer, arguments)
         self._emitter = Emitter(EVENTS)
         self._run: PoolRun | None = None
@@ -117,9 +118,11 @@ class ProcessPool:
             SetupFailed: ``setup_fnc`` failed as often as is allowed.
             PreloadFailed: imports or ``preload_fnc`` failed.
             PicklingError, TypeError, AttributeError: a hook cannot travel.
-            PoolClosed: a signal, or somebody else, closed it meanwhile.
+            PoolClosed: a signal, or somebody else, closed it meanwhile, or before.
             RuntimeError: the pool was started before.
         """
+        if self._closed_unstarted:
+            raise PoolClosed("the pool was closed before it started; make another one")
         if self._run is not None:
             raise RuntimeError("a ProcessPool is started once; make another one")
         # Not at the head: the fork server imports the user's script, never gets here, and
@@ -146,7 +149,11 @@ class ProcessPool:
             cancel: ask running jobs to stop and drop waiting ones; without it all
                 accepted jobs are waited for.
         """
-        if self._run is not None and os.getpid() == self._pid:
+        if os.getpid() != self._pid:
+            return
+        if self._run is None:
+            self._closed_unstarted = True
+        else:
             await self._run.close(cancel=cancel)
 
     # ── jobs ─────────────────────────────────────────────────────────────────
@@ -236,8 +243,9 @@ class ProcessPool:
         if job_id is not None:
             job_id = check_id("job_id", job_id)
         kind, body = travel.pack_call(function, tuple(args), dict(kwargs or {}))
-        if len(body) > self._options.max_payload_mb * MB:
-            raise too_large(len(body), self._options)
+        most = int(self._options.max_payload_mb * MB)
+        if len(body) > most:
+            raise too_large(len(body), most)
         if job_id is None:
             job_id = next(self._ids)
         handle: JobHandle[Any] = JobHandle(
@@ -251,6 +259,7 @@ class ProcessPool:
             kind,
             body,
             clock.monotonic(),
+            most,
             data_only=self._data_only,
             timeout=timeout,
             memory_limit_bytes=int(memory_limit_mb * MB),

@@ -25,6 +25,7 @@ class JobRecord(msgspec.Struct, eq=False):  # found by identity: two jobs are ne
         handle: the caller's end.
         kind: ``"session"``, or what ``travel.pack_call`` said.
         body: what the worker opens; dropped once the job has begun.
+        max_payload_bytes: what its call may take, and what it returns or raises.
         data_only: only plain data may come back.
         timeout: wall time from the hand-over in seconds; None for none.
         memory_limit_bytes: PSS of its process tree at which it is killed; 0: off.
@@ -36,6 +37,7 @@ class JobRecord(msgspec.Struct, eq=False):  # found by identity: two jobs are ne
     kind: str
     body: bytes
     queued_at: float
+    max_payload_bytes: int
     data_only: bool = False
     timeout: float | None = None
     memory_limit_bytes: int = 0
@@ -57,10 +59,11 @@ class JobRecord(msgspec.Struct, eq=False):  # found by identity: two jobs are ne
         Raises:
             OSError: no memory or no descriptor for a large body.
         """
+        most = self.max_payload_bytes
         if len(self.body) <= fds.INLINE_BYTES:
-            return RunJob(self.id, self.kind, last, self.body, self.data_only), ()
+            return RunJob(self.id, self.kind, last, self.body, self.data_only, most), ()
         memory = fds.write_memory(self.body)
-        return RunJob(self.id, self.kind, last, b"", self.data_only), (memory,)
+        return RunJob(self.id, self.kind, last, b"", self.data_only, most), (memory,)
 
     def facts(self, *, now: float, wall_offset: float, pid: int | None = None) -> Facts:
         """Return what an outcome is made from.

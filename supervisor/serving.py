@@ -288,14 +288,16 @@ class Serving:
 
     def _check(self, session: Session) -> None:
         size = len(msgspec.msgpack.encode(session))
-        if size > self._options.max_payload_mb * MB:
-            raise too_large(size, self._options)
+        most = int(self._options.max_payload_mb * MB)
+        if size > most:
+            raise too_large(size, most)
 
     def _start_job(self, session: Session) -> JobHandle[Any]:
         options = self._options
         body = msgspec.msgpack.encode(session)
-        if len(body) > options.max_payload_mb * MB:
-            raise too_large(len(body), options)
+        most = int(options.max_payload_mb * MB)
+        if len(body) > most:
+            raise too_large(len(body), most)
         handle: JobHandle[Any] = JobHandle(session.job, cancel=self._cancel)
         record = JobRecord(
             session.job.id,
@@ -303,6 +305,7 @@ class Serving:
             SESSION,
             body,
             clock.monotonic(),
+            most,
             timeout=options.job_timeout,
             memory_limit_bytes=int(options.job_memory_limit_mb * MB),
         )

@@ -70,7 +70,6 @@ class Worker:
         loop: the pool's loop.
         keeper: who keeps it.
         side: the supervisor's ends; owned by the worker from here on.
-        max_payload_bytes: the largest result that is accepted.
         max_jobs: how many it serves before it leaves; None for any number.
 
     Runs on: the pool's loop, every method.
@@ -83,7 +82,6 @@ class Worker:
         keeper: Keeper[Worker],
         side: SideOfSupervisor,
         *,
-        max_payload_bytes: int,
         max_jobs: int | None,
     ) -> None:
         self.number = number
@@ -94,7 +92,6 @@ class Worker:
         self.born_at = clock.monotonic()
         self._loop = loop
         self._keeper = keeper
-        self._max_payload_bytes = max_payload_bytes
         self._max_jobs = max_jobs
         self._leaves_after = False  # the job that it has, or had last, is its last
         self._beginning = Beginning(side.mark)
@@ -501,7 +498,7 @@ class Worker:
         parcel = receive_parcel(
             message.payload,
             descriptors,
-            max_bytes=self._max_payload_bytes,
+            max_bytes=job.max_payload_bytes,
             encoding=DATA if job.data_only else PICKLE,
             timeout=job.timeout,
         )

@@ -345,7 +345,6 @@ class Workers:
             self._loop,
             self,
             side,
-            max_payload_bytes=int(self.options.max_payload_mb * 2**20),
             max_jobs=self.options.max_jobs_per_process,
         )
         self._all[worker.number] = worker

@@ -32,7 +32,6 @@ def answer(
     began_at: float,
     cpu_seconds: float,
     max_rss_bytes: int,
-    max_payload_bytes: int,
 ) -> tuple[Finished, list[int]]:
     """Return what is sent at the end of *job*, and the descriptors beside it, the caller's to close.
 
@@ -44,14 +43,13 @@ def answer(
         began_at: what its mark says, CLOCK_MONOTONIC.
         cpu_seconds: used by the job and by what it waited for.
         max_rss_bytes: of this process, so far.
-        max_payload_bytes: a larger value or error does not travel.
     """
     error = None if ending.error is None else error_text(ending.error)
     status = ending.status
     payload: bytes | None = None
     descriptors: list[int] = []
     try:
-        payload = _packed(job, ending, max_payload_bytes)
+        payload = _packed(job, ending)
         if payload is not None and len(payload) > fds.INLINE_BYTES:
             # OSError: the job left no descriptor or no memory.
             descriptors, payload = [fds.write_memory(payload)], b""
@@ -74,13 +72,13 @@ def answer(
     return finished, descriptors
 
 
-def _packed(job: RunJob, ending: Ending, max_bytes: int) -> bytes | None:
+def _packed(job: RunJob, ending: Ending) -> bytes | None:
     payload = _pack_result(job, ending)
-    if payload is not None and len(payload) > max_bytes:
+    if payload is not None and len(payload) > job.max_payload_bytes:
         raise PayloadTooLarge(
             "the result",
             len(payload),
-            max_bytes,
+            job.max_payload_bytes,
             "raise max_payload_mb, or hand over a file name instead",
         )
     return payload

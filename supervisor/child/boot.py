@@ -57,7 +57,6 @@ class Settings:
     shutdown_process_timeout: float = 10.0
     session_end_timeout: float = 300.0
     high_ping_threshold: float = 0.5
-    max_payload_bytes: int = 2**30
     log_level: str = "WARNING"
     forward_logs: bool = True
     http_proxy: str | None = field(default=None, repr=False)  # may hold a password

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from supervisor.child.callbacks import Callback, call_detached, check_callback, running_loop
 from supervisor.child.inroom import InRoom
+from supervisor.errors import OptionError
 from supervisor.job import JobExecutorType, Session
 
 
@@ -134,7 +135,12 @@ class JobContext(InRoom):
 
         The shutdown callbacks get *reason*. Only the first call counts.
         Runs on: any thread of the job's process.
+
+        Raises:
+            OptionError: *reason* is no text.
         """
+        if not isinstance(reason, str):
+            raise OptionError("reason", reason, "a string")
         with self._lock:
             if self._shutdown_reason is not None:
                 return

@@ -342,7 +342,6 @@ class Worker:
             began_at=self._began_at,
             cpu_seconds=after[0] - before[0],
             max_rss_bytes=after[1],
-            max_payload_bytes=self._settings.max_payload_bytes,
         )
         # Dropped before the caller hears of the end: what the job held is closed.
         del ending
@@ -400,7 +399,7 @@ class Worker:
             isolate.set_title("idle")
 
     def _enter(self, job: RunJob, descriptors: list[int]) -> Ending:
-        body = self._read_memory(descriptors) if descriptors else job.body
+        body = self._read_memory(job, descriptors) if descriptors else job.body
         if job.kind == travel.SESSION:
             return self._run_session(_session_decoder.decode(body))
         open_call = travel.OPENERS[job.kind]
@@ -418,11 +417,9 @@ class Worker:
         ending.entered_at = self._entered_at
         return ending
 
-    def _read_memory(self, descriptors: list[int]) -> bytearray:
+    def _read_memory(self, job: RunJob, descriptors: list[int]) -> bytearray:
         try:
-            return fds.read_memory(
-                descriptors[0], max_bytes=self._settings.max_payload_bytes, what="the job"
-            )
+            return fds.read_memory(descriptors[0], max_bytes=job.max_payload_bytes, what="the job")
         finally:
             fds.close_all(descriptors)
 
@@ -455,7 +452,7 @@ class Worker:
                 raise NoJob(exc) from exc  # a signal handler of the user's may raise anything
             met = job
             self._begin(job)
-            body = self._read_memory(descriptors) if descriptors else job.body
+            body = self._read_memory(job, descriptors) if descriptors else job.body
             return self._entrypoint(_session_decoder.decode(body))
 
         ending = self._run_entrypoint(enter, on_loop=True)

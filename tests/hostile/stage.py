@@ -215,12 +215,24 @@ class Stage(Listener):
         return self.children[-1]
 
     def submit(
-        self, job: str = "J-1", *, data_only: bool = False, timeout: float | None = None
+        self,
+        job: str = "J-1",
+        *,
+        data_only: bool = False,
+        timeout: float | None = None,
+        max_payload_bytes: int = _PAYLOAD_MB * 2**20,
     ) -> JobHandle[Any]:
         """Submit a job that nobody will really run."""
         handle: JobHandle[Any] = JobHandle(JobInfo(job), cancel=self._cancel)
         record = JobRecord(
-            handle.id, handle, "call", b"never opened", clock.monotonic(), data_only, timeout
+            handle.id,
+            handle,
+            "call",
+            b"never opened",
+            clock.monotonic(),
+            max_payload_bytes,
+            data_only,
+            timeout,
         )
         handle.record = record
         self.handles.append(handle)

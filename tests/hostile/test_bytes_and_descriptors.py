@@ -138,9 +138,8 @@ def test_a_result_in_anything_but_sealed_memory_is_refused(
 
 
 def test_a_result_of_gigabytes_of_zeros_is_not_read_by_the_loop(stage: Stage) -> None:
-    child, handle = stage.running()
+    child, handle = stage.running(max_payload_bytes=8 * 2**20)
     fd = fds.write_memory(bytes(5 * 2**20))
-    stage.workers.all[0]._max_payload_bytes = 8 * 2**20
     child.sends(encode_frame(encode(finished("J-1", b"")), 1), [fd])
     os.close(fd)
     assert handle.status is JobStatus.SUCCEEDED

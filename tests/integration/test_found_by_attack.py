@@ -9,14 +9,26 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import psutil
 import pytest
 
-from supervisor import JobStatus, PoolClosed, ProcessPool, ResourceLimits, SetupFailed
+from supervisor import (
+    JobContext,
+    JobStatus,
+    OptionError,
+    PayloadTooLarge,
+    PoolClosed,
+    ProcessPool,
+    ResourceLimits,
+    SetupFailed,
+    get_job_context,
+)
 from supervisor.errors import JobRaised
+from supervisor.testing.running import running_server
 from tests.integration.conftest import soon
+from tests.integration.watch import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,6 +69,22 @@ def exhaust_descriptors() -> bytes:
             os.open("/dev/null", os.O_RDONLY)
     except OSError:
         return bytes(200_000)
+
+
+def length(data: bytes) -> int:
+    return len(data)
+
+
+async def wait_and_clean_up(path: str) -> None:
+    try:
+        Path(path).touch()
+        await asyncio.Event().wait()
+    finally:
+        Path(path).write_text("cleaned up", encoding="utf-8")
+
+
+def shut_down_for(reason: object) -> None:
+    get_job_context().shutdown(reason)  # type: ignore[arg-type]
 
 
 def fork_server() -> psutil.Process:
@@ -272,3 +300,95 @@ async def test_the_fewest_descriptors_that_may_be_asked_for_are_enough(
         num_idle_processes=1, job_limits=limits, capture_output=capture_output
     ) as pool:
         assert await soon(pool.submit(os.getpid)) != os.getpid()
+
+
+MB = 2**20
+
+
+@pytest.mark.parametrize("context", ["forkserver", "spawn"])
+async def test_the_limit_of_payloads_that_is_changed_holds_for_the_jobs_after_it(
+    context: Literal["forkserver", "spawn"],
+) -> None:
+    async with ProcessPool(
+        num_idle_processes=1, max_payload_mb=1, multiprocessing_context=context
+    ) as pool:
+        with pytest.raises(PayloadTooLarge):
+            pool.submit(length, bytes(2 * MB))
+        pool.update_options(max_payload_mb=4)
+        assert await soon(pool.submit(length, bytes(2 * MB))) == 2 * MB
+        assert await soon(pool.submit(bytes, 2 * MB)) == bytes(2 * MB)
+        with pytest.raises(PayloadTooLarge, match="the result"):
+            await soon(pool.submit(bytes, 5 * MB))
+        pool.update_options(max_payload_mb=1)
+        with pytest.raises(PayloadTooLarge, match="the result"):
+            await soon(pool.submit(bytes, 2 * MB))
+        assert await soon(pool.submit(length, b"small")) == 5
+
+
+async def test_a_job_that_runs_keeps_the_limit_of_payloads_that_it_was_accepted_with() -> None:
+    async with ProcessPool(num_idle_processes=1, max_payload_mb=4) as pool:
+        running = pool.submit(bytes, 2 * MB)
+        pool.update_options(max_payload_mb=1)
+        assert await soon(running) == bytes(2 * MB)
+
+
+async def test_a_servers_limit_of_payloads_that_is_raised_holds_for_its_jobs() -> None:
+    async with running_server(told_metadata, max_payload_mb=1) as server:
+        with pytest.raises(PayloadTooLarge):
+            await server.submit_job(room="r", metadata="x" * 2 * MB)
+        server.update_options(max_payload_mb=4)
+        (handle,) = await server.submit_job(room="r", metadata="x" * 2 * MB)
+        outcome = await soon(handle.wait())
+        assert (outcome.status, outcome.reason) == (JobStatus.SUCCEEDED, str(2 * MB))
+
+
+async def told_metadata(ctx: JobContext) -> None:
+    ctx.shutdown(str(len(ctx.job.metadata)))
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        pytest.param("\ud800", "\\ud800", id="half a character"),
+        pytest.param("x" * 2 * MB, "characters left out", id="two megabytes"),
+        pytest.param("enough", "enough", id="ordinary"),
+    ],
+)
+async def test_a_job_is_asked_to_stop_for_any_reason_that_is_text(
+    reason: str, told: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "cleaned up"
+    async with ProcessPool(num_idle_processes=1) as pool:
+        handle = pool.submit(wait_and_clean_up, str(path))
+        await until(path.exists)
+        for wrong in (3, None, b"x", ["a"]):
+            with pytest.raises(OptionError, match="reason="):
+                handle.cancel(wrong)  # type: ignore[arg-type]
+        assert handle.cancel(reason)
+        outcome = await soon(handle.wait())
+    assert outcome.status is JobStatus.CANCELLED
+    assert told in outcome.reason
+    assert path.read_text() == "cleaned up", "it was asked, and not killed"
+
+
+@pytest.mark.parametrize("reason", [3, None, b"x", ["a"], 2**70])
+async def test_a_job_that_shuts_down_for_no_text_is_told_so_in_its_own_line(reason: object) -> None:
+    async with ProcessPool(num_idle_processes=1) as pool:
+        with pytest.raises(OptionError, match=r"reason=.*expected a string"):
+            await soon(pool.submit(shut_down_for, reason))
+
+
+async def test_an_id_that_no_message_would_carry_is_refused() -> None:
+    async with ProcessPool(num_idle_processes=1) as pool:
+        with pytest.raises(OptionError, match="at most 1024 characters") as caught:
+            pool.schedule(length, (b"",), job_id="j" * 2 * MB)
+        assert len(str(caught.value)) < 200
+        assert await soon(pool.schedule(length, (b"",), job_id="j" * 1024)) == 0
+
+
+async def test_a_pool_that_was_closed_before_it_started_does_not_start() -> None:
+    pool = ProcessPool(num_idle_processes=1)
+    await pool.aclose()
+    await pool.aclose()
+    with pytest.raises(PoolClosed, match="before it started"):
+        await pool.start()

@@ -265,8 +265,7 @@ async def cancelled_async() -> float:
         pytest.param(cancelled_async, "raised CancelledError", id="cancels itself"),
         pytest.param(lambda: next(iter(())), "StopIteration", id="raises StopIteration"),
         pytest.param(lambda: math.nan, "returned nan", id="not a number"),
-        pytest.param(lambda: math.inf, "returned inf", id="infinite"),
-        pytest.param(lambda: 1.5, "returned 1.5", id="above one"),
+        pytest.param(lambda: -math.inf, "returned -inf", id="infinitely little"),
         pytest.param(lambda: -0.1, "returned -0.1", id="below zero"),
         pytest.param(lambda: None, "returned None", id="nothing"),
         pytest.param(lambda: "0.5", "returned '0.5'", id="a text"),
@@ -283,6 +282,14 @@ async def test_a_bad_answer_counts_as_full_with_one_warning_a_minute(
             assert meter.last == 1.0
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert complaint in caplog.text
+
+
+@pytest.mark.parametrize("load", [1, 1.0, 1.1, 10, 10**400, Fraction(11, 10), math.inf])
+async def test_more_than_full_is_full(load: float, caplog: pytest.LogCaptureFixture) -> None:
+    async with metering(lambda: load) as meter:
+        assert await meter.measure() == 1.0
+        assert meter.last == 1.0
+    assert caplog.records == []
 
 
 async def test_it_recovers_by_itself_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
