@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from ipc import messages
-from ipc.errors import NotEncodable, ProtocolError
+from ipc.errors import NotEncodable, PayloadTooLarge, ProtocolError
+from ipc.frames import MAX_FRAME_BYTES, MAX_FRAME_DESCRIPTORS, encode_frame
 from ipc.messages import (
     MAX_TEXT,
     Decoder,
@@ -23,6 +24,7 @@ from ipc.messages import (
     Stop,
     cut,
     encode,
+    framed,
 )
 
 DIRECTIONS: dict[str, object] = {
@@ -116,6 +118,21 @@ def test_every_message_arrives_as_it_was_sent(
     received = DECODERS[direction].decode(encode(message))
     assert received == message
     assert type(received) is kind
+
+
+@given(any_message, st.integers(0, MAX_FRAME_DESCRIPTORS))
+def test_a_framed_message_is_a_frame_of_it(message: Message, descriptors: int) -> None:
+    assert framed(message, descriptors) == encode_frame(encode(message), descriptors)
+
+
+@pytest.mark.parametrize("descriptors", [-1, MAX_FRAME_DESCRIPTORS + 1])
+def test_what_would_be_no_frame_is_not_framed(descriptors: int) -> None:
+    with pytest.raises(ProtocolError, match="descriptors, the limit is"):
+        framed(Ping(1), descriptors)
+    with pytest.raises(PayloadTooLarge):
+        framed(Stop("x" * MAX_FRAME_BYTES, 1.0))
+    with pytest.raises(NotEncodable, match="a Stop cannot be sent"):
+        framed(Stop("\ud800", 1.0))
 
 
 def test_every_message_has_a_direction() -> None:
