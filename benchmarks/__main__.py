@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 
 from benchmarks import results, summary, table
-from benchmarks.arguments import count
+from benchmarks.arguments import count, peers
+from benchmarks.drivers.registry import PEERS
 from benchmarks.effort import FULL, QUICK, Effort
 from benchmarks.noise import Moment, Noise
 from benchmarks.results import Result
@@ -58,7 +59,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=count, help=f"{FULL.rounds} unless given")
     parser.add_argument("--quick", action="store_true", help="tiny counts: shows that it runs")
-    parser.add_argument("--only", default="", help="peers to keep, separated by commas")
+    parser.add_argument(
+        "--only",
+        type=peers,
+        metavar="PEERS",
+        help=f"peers to keep, separated by commas, of {', '.join(PEERS)}; or none",
+    )
     parser.add_argument("--results", type=Path, default=results.RESULTS, metavar="DIRECTORY")
     given = parser.parse_args(arguments)
     for name in given.names:
@@ -75,8 +81,7 @@ def main(arguments: list[str]) -> int:
         return subprocess.call(command)
     given = parse(arguments)
     base = QUICK if given.quick else FULL
-    only = tuple(filter(None, given.only.split(",")))
-    effort = Effort(given.rounds or base.rounds, base.scale, only)
+    effort = Effort(given.rounds or base.rounds, base.scale, given.only)
     for name in given.names or NAMES:
         if name != "table":
             run(name, effort, given.results)

@@ -8,6 +8,8 @@ import importlib.util
 import math
 from collections.abc import Callable
 
+from benchmarks.drivers.registry import PEERS
+
 Hook = Callable[..., object]
 
 
@@ -76,4 +78,17 @@ def modules(text: str) -> list[str]:
             raise argparse.ArgumentTypeError(f"{name!r}: {type(exc).__name__}: {exc}") from exc
         if found is None:
             raise argparse.ArgumentTypeError(f"{name!r}: there is no such module")
+    return names
+
+
+def peers(text: str) -> tuple[str, ...]:
+    """Return the peers of a list with commas; ``none`` is the word for an empty one."""
+    names = tuple(name.strip() for name in text.split(","))
+    if names == ("none",):
+        return ()
+    for name in names:
+        if name not in PEERS:
+            raise argparse.ArgumentTypeError(
+                f"no peer {name!r}; there are: {', '.join(PEERS)}; or none"
+            )
     return names

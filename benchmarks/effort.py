@@ -15,12 +15,12 @@ class Effort:
     Args:
         rounds: how often each contestant is asked.
         scale: 1 for the full counts of jobs and seconds, less for a trial.
-        only: peers to keep; empty for all. Ours and the floor always take part.
+        only: peers to keep; None for all. Ours and the floor always take part.
     """
 
     rounds: int = 5
     scale: float = 1.0
-    only: Collection[str] = ()
+    only: Collection[str] | None = None
 
     def count(self, full: int, *, at_least: int = 1) -> int:
         """Return how many, where *full* would be the measure."""
@@ -39,7 +39,7 @@ class Effort:
         return [
             name
             for name in names
-            if not self.only or name in self.only or REGISTRY[name].kind is not Kind.PEER
+            if self.only is None or name in self.only or REGISTRY[name].kind is not Kind.PEER
         ]
 
 

@@ -29,6 +29,8 @@ from benchmarks.table import lines
 from supervisor import ProcessPool, SupervisorError
 
 IDLE = 4
+SAMPLES = 20
+QUICK_SAMPLES = 3
 PAUSE = 0.1
 PATIENCE = 600.0  # for hooks, however long they take
 RATES = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)  # jobs a second, beside the one that was asked for
@@ -77,9 +79,14 @@ def parse(words: list[str]) -> argparse.Namespace:
         help="share of jobs that may wait; 0.01 unless given",
     )
     parser.add_argument(
-        "--samples", type=arguments.count, default=20, help="hand-overs; 20 unless given"
+        "--samples",
+        type=arguments.count,
+        help=f"hand-overs; {SAMPLES} unless given, {QUICK_SAMPLES} with --quick",
     )
-    return parser.parse_args(words)
+    parser.add_argument("--quick", action="store_true", help="few samples: shows that it runs")
+    given = parser.parse_args(words)
+    given.samples = given.samples or (QUICK_SAMPLES if given.quick else SAMPLES)
+    return given
 
 
 def options(given: argparse.Namespace) -> dict[str, Any]:

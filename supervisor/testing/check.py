@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.errors import Flaky
 from hypothesis.stateful import run_state_machine_as_test
 
-from supervisor.testing.deeds import Deed
+from supervisor.testing.deeds import Deed, check_deeds
 from supervisor.testing.lifecycles import Lifecycles
 
 
@@ -27,17 +27,19 @@ def lifecycle_machine(
     """Return the state machine of a pool, or with *entrypoint* of a server.
 
     Args:
-        deeds: what jobs do; the first should be ordinary and quick.
+        deeds: what jobs do; the first should be ordinary and quick. A pool's name a
+            function.
         setup_fnc: yours.
         entrypoint: yours; each deed then names a room.
         options: of the pool or the server. The machine chooses ``num_idle_processes``
             and ``max_jobs`` itself.
 
     Raises:
-        ValueError: no deed, or none that leaves nothing behind.
+        TypeError: something is no deed.
+        ValueError: no deed, or none that leaves nothing behind; or one says what only the
+            other kind would look at, or lacks a pool's function.
     """
-    if not deeds or all(deed.leaves_strays for deed in deeds):
-        raise ValueError("name at least one deed that leaves nothing behind")
+    check_deeds(deeds, is_server=entrypoint is not None)
     wrapped = {
         "deeds": deeds,
         "setup_fnc": None if setup_fnc is None else staticmethod(setup_fnc),
@@ -59,6 +61,8 @@ def check_lifecycles(
     each; the arguments are those of :func:`lifecycle_machine`.
 
     Raises:
+        TypeError: a deed that is refused there, before any process is started.
+        ValueError: the same.
         AssertionError: something that must hold did not; the history is on stderr.
     """
     asked_for = os.environ.get("GREENROOM_EXAMPLES")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from supervisor.errors import JobKilled, JobTimedOut, JobWasCancelled, WorkerLost
 from supervisor.handle import JobHandle
 from supervisor.job import Exit, JobOutcome, JobStatus
+
+# An entrypoint is the server's, returns nothing, and has the limits of the server's options:
+# of these, nothing would be looked at in a server's deed.
+_FOR_A_POOL: Final = ("function", "args", "check", "raises", "memory_limit_mb")
+_FOR_A_SERVER: Final = ("room", "metadata")
 
 SUCCEEDS: Final = frozenset({JobStatus.SUCCEEDED})
 NEVER_ENDS: Final[frozenset[JobStatus]] = frozenset()
@@ -38,6 +43,9 @@ class Deed:
         memory_limit_mb: for a pool.
         leaves_strays: it leaves processes that left its group. Nobody finds them if the
             fork server dies as well, so no history has both.
+
+    Raises:
+        TypeError: *ends* is no collection of JobStatus.
     """
 
     name: str
@@ -52,6 +60,50 @@ class Deed:
     reason: str | None = None
     memory_limit_mb: float | None = None
     leaves_strays: bool = False
+
+    def __post_init__(self) -> None:
+        ends: object = self.ends
+        # A text is a collection as well, and an empty one would say that it never ends.
+        if not isinstance(ends, (frozenset, set, list, tuple)) or not all(
+            isinstance(each, JobStatus) for each in ends
+        ):
+            raise TypeError(
+                f"deed {self.name!r}: ends={ends!r}: expected a set of JobStatus, such as "
+                "frozenset({JobStatus.FAILED}), empty if it never ends by itself"
+            )
+
+
+def check_deeds(deeds: Collection[object], *, is_server: bool) -> None:
+    """Check that each can be done and judged by what is driven.
+
+    Raises:
+        TypeError: one is no deed.
+        ValueError: one says what only the other kind would look at, or lacks its
+            function; or there is none that leaves nothing behind.
+    """
+    kinds = "Deed('name', function) for a pool, Deed('name', room='...') for a server"
+    found = []
+    for deed in deeds:
+        if not isinstance(deed, Deed):
+            raise TypeError(f"{deed!r}: expected a Deed: {kinds}")
+        found.append(deed)
+    if all(deed.leaves_strays for deed in found):
+        raise ValueError("name at least one deed that leaves nothing behind")
+    for deed in found:
+        if is_server:
+            _refuse(deed, _FOR_A_POOL, "for a pool only; a server's deed has room and metadata")
+        else:
+            why = "and no entrypoint was given; a pool's deed has function and args"
+            _refuse(deed, _FOR_A_SERVER, f"for a server only, {why}")
+            if deed.function is None:
+                raise ValueError(f"deed {deed.name!r}: function is missing, {why}")
+
+
+def _refuse(deed: Deed, names: tuple[str, ...], remedy: str) -> None:
+    given = [name for name in names if getattr(deed, name) != getattr(Deed, name)]
+    if given:
+        verb = "is" if len(given) == 1 else "are"
+        raise ValueError(f"deed {deed.name!r}: {', '.join(given)} {verb} {remedy}")
 
 
 @dataclass
@@ -118,22 +170,33 @@ def check_ending(story: Story, circumstances: Circumstances) -> None:
     if unknown:
         # Nobody could tell how it ended: the kernel is too old for that.
         ends.add(JobStatus.FAILED)
-    assert told.status in ends, f"{story} ended as {told}"
+    assert told.status in ends, f"{story} ended as {told}: expected {_in_words(ends)}"
     if story.is_undisturbed and told.started_at is not None:
         if story.deed.exit is not None and not unknown:
-            assert told.exit == story.deed.exit, f"{story} ended as {told}"
+            wanted_exit = f"expected {story.deed.exit}"
+            assert told.exit == story.deed.exit, f"{story} ended as {told}: {wanted_exit}"
         if story.deed.reason is not None:
-            assert told.reason == story.deed.reason, f"{story} ended as {told}"
+            wanted_reason = f"expected the reason {story.deed.reason!r}"
+            assert told.reason == story.deed.reason, f"{story} ended as {told}: {wanted_reason}"
     _check_times(story, told)
     if not circumstances.is_server:
         _check_result(story, told)
 
 
+def _in_words(ends: Collection[JobStatus]) -> str:
+    words = [status.value for status in JobStatus if status in ends]
+    if not words:
+        return "that it never ends by itself"
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
+
+
 def _check_times(story: Story, told: JobOutcome) -> None:
-    assert told.queued_at <= told.ended_at, f"{story} ended as {told}"
+    in_order = f"{story} ended as {told}: expected that it is queued, starts and ends in this order"
+    assert told.queued_at <= told.ended_at, in_order
     if told.started_at is not None:
-        assert told.queued_at <= told.started_at <= told.ended_at, f"{story} ended as {told}"
-        assert told.pid is not None, f"{story} ended as {told}"
+        assert told.queued_at <= told.started_at <= told.ended_at, in_order
+        assert told.pid is not None, f"{story} ended as {told}: expected a pid, for it had started"
 
 
 def _check_result(story: Story, told: JobOutcome) -> None:
@@ -146,10 +209,10 @@ def _check_result(story: Story, told: JobOutcome) -> None:
     if told.status is JobStatus.SUCCEEDED:
         assert error is None, f"{story} ended as {told} and raised {error!r}"
         check = story.deed.check
-        assert check is None or check(value), f"{story} returned {value!r}"
+        assert check is None or check(value), f"{story} returned {value!r}: its check says no"
     elif told.status is JobStatus.FAILED and told.exit is None:
         wanted: type[BaseException] = story.deed.raises or BaseException
-        assert isinstance(error, wanted), f"{story} raised {error!r}"
+        assert isinstance(error, wanted), f"{story} raised {error!r}: expected {wanted.__name__}"
     else:
         wanted = _RAISED.get(told.status, WorkerLost)
         assert isinstance(error, wanted), f"{story} ended as {told} and raised {error!r}"

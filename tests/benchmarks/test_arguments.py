@@ -1,13 +1,17 @@
-"""What the command line of ``warm_start`` takes, and how it says no."""
+"""What the command lines of the benchmarks and of ``warm_start`` take, and how they say no."""
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
 import pytest
 
-from benchmarks import warm_start
+from benchmarks import __main__ as command_line, warm_start
+from benchmarks.arguments import peers
+from benchmarks.drivers.registry import PEERS
+from benchmarks.effort import Effort
 
 
 @pytest.mark.parametrize(
@@ -60,3 +64,49 @@ def test_values_that_make_sense_are_taken() -> None:
     assert (given.rate, given.allowed, given.samples) == (0.5, 0.001, 3)
     assert given.setup is json.loads
     assert given.preload_modules == ["json", "csv"]
+
+
+@pytest.mark.parametrize(
+    ("words", "samples"),
+    [("", 20), ("--quick", 3), ("--quick --samples 7", 7), ("--samples 7", 7)],
+)
+def test_quick_takes_few_samples_unless_told_how_many(words: str, samples: int) -> None:
+    assert warm_start.parse(words.split()).samples == samples
+
+
+def test_help_says_how_many_samples_quick_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        warm_start.parse(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "hand-overs; 20 unless given, 3 with --quick" in said
+    assert "--quick few samples: shows that it runs" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("nope", "nope"),
+        ("livekit,nope", "nope"),
+        ("ours", "ours"),
+        ("", ""),
+        ("loky,", ""),
+        ("none,loky", "none"),
+    ],
+)
+def test_a_peer_that_there_is_not_is_told_which_there_are(text: str, name: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError) as caught:
+        peers(text)
+    assert str(caught.value) == f"no peer {name!r}; there are: {', '.join(PEERS)}; or none"
+
+
+@pytest.mark.parametrize(
+    ("words", "field"),
+    [
+        ([], ["ours", "pebble", "loky"]),
+        (["--only", "loky, livekit"], ["ours", "loky"]),
+        (["--only", "none"], ["ours"]),
+    ],
+)
+def test_ours_takes_part_with_the_peers_that_are_named(words: list[str], field: list[str]) -> None:
+    effort = Effort(only=command_line.parse(words).only)
+    assert effort.field(["ours", "pebble", "loky"]) == field

@@ -33,7 +33,7 @@ def run(*arguments: str, path: Path | None = None) -> subprocess.CompletedProces
 @pytest.mark.parametrize("name", NAMES)
 def test_a_benchmark_runs_and_writes_what_it_found(name: str, tmp_path: Path) -> None:
     # One peer in one of them shows that peers are asked; more would only take longer.
-    peer = "pool-forkserver" if name == "handover" else "nobody"
+    peer = "pool-forkserver" if name == "handover" else "none"
     done = run(name, "--quick", "--only", peer, "--results", str(tmp_path))
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / f"{name}.json").read_text("utf-8"))
@@ -68,6 +68,12 @@ def test_an_unknown_name_is_a_usage_error() -> None:
     assert "no benchmark 'hand-over'" in done.stderr
 
 
+def test_so_is_a_peer_that_there_is_not() -> None:
+    done = run("handover", "--quick", "--only", "nope")
+    assert done.returncode == 2
+    assert "argument --only: no peer 'nope'; there are: pool-fork, " in done.stderr
+
+
 def test_so_is_a_number_of_rounds_that_is_none() -> None:
     done = run("table", "--rounds", "0")
     assert done.returncode == 2
@@ -80,7 +86,7 @@ def test_hooks_of_ones_own_are_measured(tmp_path: Path) -> None:
         "def load(proc):\n    proc.userdata['text'] = 'a b c'\n"
     )
     hooks = ("--setup", "myhooks:prewarm", "--preload", "myhooks:load")
-    done = run("warm_start", *hooks, "--rate", "7", "--samples", "2", path=tmp_path)
+    done = run("warm_start", *hooks, "--rate", "7", "--quick", path=tmp_path)
     assert done.returncode == 0, done.stderr
     for said in ("cold start", "warm start, p50", "memory per additional idle worker"):
         assert said in done.stdout

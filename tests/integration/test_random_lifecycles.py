@@ -9,7 +9,8 @@ The jobs here are the worst that a job can be. To search for new histories::
 from __future__ import annotations
 
 import signal
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import pytest
 
@@ -23,9 +24,24 @@ FAILED: Final = frozenset({JobStatus.FAILED})
 KILLED: Final = frozenset({JobStatus.KILLED})
 
 
-def of(name: str, **more: object) -> Deed:
-    """Return the deed of that name, for a pool and for a server alike."""
-    return Deed(name, jobs.ALL_DEEDS[name], room=name, **more)  # type: ignore[arg-type]
+def of(
+    name: str,
+    *,
+    check: Callable[[Any], bool] | None = None,
+    raises: type[BaseException] | None = None,
+    memory_limit_mb: float | None = None,
+    **both: Any,
+) -> tuple[Deed, Deed]:
+    """Return the deed of that name as a pool's and as a server's, whose jobs return nothing."""
+    for_a_pool = Deed(
+        name,
+        jobs.ALL_DEEDS[name],
+        check=check,
+        raises=raises,
+        memory_limit_mb=memory_limit_mb,
+        **both,
+    )
+    return for_a_pool, Deed(name, room=name, **both)
 
 
 DEEDS: Final = (
@@ -46,22 +62,21 @@ DEEDS: Final = (
     of("leave_a_stray", leaves_strays=True),
     of("await_once", check="value".__eq__),
     of("await_for_ever", ends=NEVER_ENDS),
-)
-HOG: Final = of(
-    "use_too_much_memory", ends=KILLED, reason="memory", memory_limit_mb=jobs.HOG_LIMIT_MB
+    of("use_too_much_memory", ends=KILLED, reason="memory", memory_limit_mb=jobs.HOG_LIMIT_MB),
 )
 
 
 @pytest.mark.slow
 def test_every_history_of_a_pool_keeps_the_promises() -> None:
-    check_lifecycles(*DEEDS, HOG, setup_fnc=jobs.set_up, histories=40)
+    deeds = [for_a_pool for for_a_pool, _ in DEEDS]
+    check_lifecycles(*deeds, setup_fnc=jobs.set_up, histories=40)
 
 
 @pytest.mark.slow
 def test_every_history_of_a_server_keeps_the_promises() -> None:
+    deeds = [for_a_server for _, for_a_server in DEEDS]
     check_lifecycles(
-        *DEEDS,
-        HOG,
+        *deeds,
         setup_fnc=jobs.set_up_later,
         entrypoint=jobs.do_as_the_room_says,
         histories=20,
