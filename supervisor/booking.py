@@ -161,6 +161,8 @@ class Booking:
         """Let no job be offered any more, and take none that was not handed over."""
         self._shut = NO_MORE
         self.break_promises()
+        for job_id in list(self._promised):
+            self.release(self._places[job_id])
         if self._hook is not None:
             self._hook.close()
 

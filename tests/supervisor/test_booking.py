@@ -212,6 +212,18 @@ async def test_nobody_waits_for_promises_that_were_broken() -> None:
     await soon(at.booking.wait_no_promises())
 
 
+async def test_a_place_that_nobody_came_for_is_none_once_the_server_has_ended() -> None:
+    at = Bookings()
+    forgotten, running = await at.place("a"), await at.place("b")
+    running.start()
+    at.booking.close()
+    assert [job.id for job in at.booking.jobs] == ["b"]
+    with pytest.raises(NotAdmitted, match="draining"):
+        forgotten.start()
+    at.end("b")
+    assert at.booking.jobs == []
+
+
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("offer"), st.integers(0, 4)),
