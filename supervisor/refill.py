@@ -136,8 +136,8 @@ class Refill:
 
     def _has_room(self, limit: int, opened: int, census: Census, started: int, wanted: int) -> bool:
         """Say whether one more leaves the program enough; if not, no more are started for now."""
-        alive, spawning = census.alive + started, census.spawning + started
-        if has_room(limit, opened, alive=alive + 1, spawning=spawning + 1, each=self._price):
+        alive, spawning = census.alive + started + 1, census.spawning + started + 1
+        if has_room(limit, opened, alive=alive, spawning=spawning, each=self._price):
             return True
         self.holds_back = True
         self._freed = 0
@@ -149,7 +149,7 @@ class Refill:
                 "%d workers are alive, and %d more that are wanted wait until some have ended: of "
                 "the %d files that this program may have open, workers leave it %d; raise the "
                 "limit on open files (ulimit -n), or set max_processes or max_jobs",
-                alive,
+                alive - 1,
                 wanted - started,
                 limit,
                 kept_free(limit, opened, alive=alive, spawning=spawning, each=self._price),

@@ -28,13 +28,12 @@ class Price(msgspec.Struct, frozen=True, gc=False):
 
     Args:
         kept: descriptors as long as it lives.
-        passing: those that only its start takes, beside them: the child's ends, until
-            they are on their way.
+        starting: how many more that are until its start is over, at the most. Fewer if negative.
         to_come: those that its start opens later than its ends.
     """
 
     kept: int
-    passing: int
+    starting: int
     to_come: int
 
 
@@ -45,12 +44,14 @@ def price(*, capture_output: bool, spawning: bool) -> Price:
         capture_output: it has pipes for its output.
         spawning: it is started as a fresh interpreter, by multiprocess.
     """
-    # Channel, logs and mark, two pipes: each has two ends. And the pidfd.
+    # Channel, logs and mark, two pipes. Each has two ends; the child's are closed when they
+    # were sent.
     ends = 5 if capture_output else 3
     if spawning:
-        # The pidfd twice; the pipes of multiprocess and of the standard library's spawn.
-        return Price(kept=ends + 2, passing=ends + 6, to_come=8)
-    return Price(kept=ends + 1, passing=ends, to_come=1)
+        # Closed later than that. And the pidfd twice, and the pipes of multiprocess and of
+        # the standard library's spawn meanwhile.
+        return Price(kept=ends + 2, starting=ends + 4, to_come=8)
+    return Price(kept=ends + 1, starting=-1, to_come=1)  # the pidfd
 
 
 def kept_free(limit: int, opened: int, *, alive: int, spawning: int, each: Price) -> int:
@@ -64,7 +65,7 @@ def kept_free(limit: int, opened: int, *, alive: int, spawning: int, each: Price
         each: what a worker takes.
     """
     # What is not known to be the program's counts as the workers': it is kept more then.
-    others = max(0, opened - alive * each.kept - spawning * each.passing)
+    others = max(0, opened - alive * each.kept - spawning * each.starting)
     return max(limit // _LEAST_SHARE, (limit - others) // _SHARE)
 
 
