@@ -102,12 +102,20 @@ class ForkServer:
         # of no others.
         self._asked: set[int] = set()
         self._forked: set[int] = set()
+        #: Reports of it that have come: as long as that grows, it is at work. To be read only.
+        self.reports = 0
+        self._abandoned = False
         self._deaf = False  # it broke the protocol: nothing that it says counts any more
 
     @property
     def pid(self) -> int | None:
         """Its process id, None before it was started."""
         return None if self._process is None else self._process.pid
+
+    @property
+    def unborn(self) -> int:
+        """How many workers it was asked for and has not announced."""
+        return len(self._asked)
 
     async def start(self) -> float:
         """Start it and wait until it serves; return the seconds that preloading took.
@@ -223,8 +231,9 @@ class ForkServer:
             self._process.send_signal(signal.SIGCONT)
 
     def abandon(self) -> None:
-        """Kill it: it does not tell its news. The report that it is lost follows."""
-        if self._process is not None and not self._gone.done():
+        """Kill it, once: it does not tell its news. The report that it is lost follows."""
+        if self._process is not None and not self._gone.done() and not self._abandoned:
+            self._abandoned = True
             logger.error("the fork server (pid %s) does not answer and is killed", self.pid)
             self._process.kill_group()
 
@@ -250,6 +259,7 @@ class ForkServer:
         try:
             if not self._deaf:
                 self._hear(message, descriptors)
+                self.reports += 1
         except ProtocolError as exc:
             self._deaf = True
             self._ended(exc)

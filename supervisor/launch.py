@@ -116,6 +116,12 @@ class SideOfSupervisor:
     stdout: int = -1
     stderr: int = -1
 
+    def close(self) -> None:
+        """Close all of them: there will be no such child."""
+        self.channel.close()
+        self.logs.close()
+        fds.close_all(fd for fd in (self.mark, self.stdout, self.stderr) if fd >= 0)
+
 
 def make_ends(*, capture_output: bool) -> tuple[SideOfSupervisor, SideOfChild]:
     """Return both sides of a new child's descriptors.

@@ -161,6 +161,16 @@ class Supply:
         if isinstance(self._launcher, ForkServer):
             self._launcher.catch_up()
 
+    @property
+    def unborn(self) -> int:
+        """How many workers the fork server was asked for and has not made yet."""
+        return self._launcher.unborn if isinstance(self._launcher, ForkServer) else 0
+
+    @property
+    def reports(self) -> int:
+        """How many reports have come from the fork server that there is."""
+        return self._launcher.reports if isinstance(self._launcher, ForkServer) else 0
+
     def nudge(self) -> None:
         """Make a fork server that was stopped go on."""
         if isinstance(self._launcher, ForkServer):

@@ -45,6 +45,7 @@ from supervisor.outcome import Ask, Kill
 from supervisor.plan import plan
 from supervisor.record import MAX_HAND_OVERS, JobRecord
 from supervisor.refill import Refill
+from supervisor.reserve import price
 from supervisor.results import Parcel
 from supervisor.settling import Listener, Settling
 from supervisor.supply import Supply
@@ -106,6 +107,10 @@ class Workers:
             make_worker=self._make_worker,
             ask_again=self._compare_soon,
             capture_output=blueprint.capture_output,
+            price=price(
+                capture_output=blueprint.capture_output,
+                spawning=options.multiprocessing_context == "spawn",
+            ),
         )
         self._broken: SetupFailed | None = None
         self._draining = False
@@ -128,9 +133,7 @@ class Workers:
         """
         try:
             await self.open()
-            await self._until(
-                lambda: self._failures.is_final or len(self._idle) >= self._targets.reachable_idle()
-            )
+            await self._until(lambda: self._failures.is_final or self._is_warm())
             if self._failures.is_final and self._failures.last is not None:
                 raise self._failures.last
         except BaseException:
@@ -148,6 +151,12 @@ class Workers:
         await self._supply.start()
         self._monitor.start()
         self._compare_soon()
+
+    def _is_warm(self) -> bool:
+        if len(self._idle) >= self._targets.reachable_idle():
+            return True
+        # Or as many as can be had for now.
+        return self._refill.holds_back and len(self._idle) > 0 and self.census.coming == 0
 
     def submit(self, job: JobRecord) -> None:
         """Take *job*: hand it over now if a worker is idle, else let it wait.
@@ -330,9 +339,7 @@ class Workers:
                 worker.retire()
         if wanted.spawn and self._broken is None:
             urgent = max(0, min(wanted.spawn, startable - census.idle - census.coming))
-            self._refill.start(
-                wanted.spawn, urgent=urgent, running=census.running, awaited=startable > 0
-            )
+            self._refill.start(wanted.spawn, urgent=urgent, census=census, awaited=startable > 0)
 
     def _hand_over_waiting(self) -> None:
         """Give waiting jobs to idle workers: a job's end may have made place under ``max_jobs``."""
@@ -384,6 +391,7 @@ class Workers:
     def launched(self, worker: int, pid: int, pidfd: int | None) -> None:
         """A worker has a process."""
         self._all[worker].launched(pid, pidfd)
+        self._refill.born()
 
     def launch_failed(self, worker: int, error: OSError) -> None:
         """A worker could not be made."""
@@ -542,6 +550,7 @@ class Workers:
         if self._supply.enclosure is not None:
             self._supply.enclosure.remove(worker.number)
         self._tally.reaped()
+        self._refill.gone()
         self._listener.worker_exited(worker, worker.report)
         self._compare_soon()
 

@@ -1,4 +1,4 @@
-"""A program that may open few files and has more jobs than that allows at a time.
+"""A program that has opened all files that it may, and has jobs for more workers than there are.
 
 Prints a line of JSON: the outcomes of all jobs, and what was warned of.
 """
@@ -6,6 +6,7 @@ Prints a line of JSON: the outcomes of all jobs, and what was warned of.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -40,9 +41,15 @@ async def main(go: Path) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     async with ProcessPool(num_idle_processes=1, max_jobs=JOBS) as pool:
         resource.setrlimit(resource.RLIMIT_NOFILE, (60, hard))
+        held: list[int] = []
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.dup(0))
         handles = [pool.submit(misbehaves.wait_for_file, os.fspath(go)) for _ in range(JOBS)]
         await warnings.out_of_descriptors.wait()
         waiting = pool.stats().waiting
+        for fd in held:
+            os.close(fd)
         go.touch()
         outcomes = [(await handle.wait()).status.value for handle in handles]
     print(json.dumps({"outcomes": outcomes, "warnings": warnings.texts, "waiting": waiting}))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -15,7 +16,15 @@ from typing import Any
 
 import pytest
 
-from supervisor import JobHandle, JobKilled, JobStatus, ProcessPool, SetupFailed, WorkerLost
+from supervisor import (
+    JobHandle,
+    JobKilled,
+    JobProcess,
+    JobStatus,
+    ProcessPool,
+    SetupFailed,
+    WorkerLost,
+)
 from tests.children import fails_to_warm, misbehaves
 from tests.integration import jobs
 from tests.integration.conftest import soon
@@ -223,6 +232,103 @@ async def test_without_descriptors_jobs_wait_and_the_remedy_is_named(tmp_path: P
             and "raise the limit on open files (ulimit -n)" in text
             for text in told["warnings"]
         )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"capture_output": True}, {"max_processes": 1000}, {"multiprocessing_context": "spawn"}],
+    ids=str,
+)
+async def test_a_burst_of_jobs_leaves_the_program_descriptors_and_waits(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    module = "tests.children.has_more_jobs_than_descriptors"
+    async with script(module, tmp_path / "go", json.dumps(options)) as process:
+        out, error = await soon(process.communicate(), 90)
+        assert out, error.decode()
+        told = json.loads(out)
+        assert told["outcomes"] == ["succeeded"] * told["jobs"]
+        assert told["waiting"] > 0
+        assert told["least_free"] >= told["limit"] // 5
+        # And no more than that: what is left for workers is used.
+        assert told["free_in_the_end"] < told["limit"] // 2
+        [warning] = told["warnings"]
+        assert f"of the {told['limit']} files that this program may have open" in warning
+        assert "ulimit -n" in warning
+        assert "max_processes or max_jobs" in warning
+
+
+async def test_a_pool_with_more_idle_workers_than_there_are_descriptors_for_starts_with_fewer() -> (
+    None
+):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    p = pool(num_idle_processes=60)
+    with Watch(p) as watch:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (150, hard))
+        try:
+            await soon(p.start())
+            assert 5 < p.stats().idle < 60
+            assert await soon(p.submit(jobs.double, 4)) == 8
+            assert len(watch.logged("wait until some have ended")) == 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        await watch.until_idle(60)
+        await p.aclose()
+
+
+# ── many at once ─────────────────────────────────────────────────────────────
+
+
+def forks_slowly(proc: object) -> None:
+    os.register_at_fork(before=lambda: time.sleep(0.03))
+
+
+def forks_no_more_while_the_file_exists(proc: JobProcess) -> None:
+    path = Path(proc.user_arguments)
+    os.register_at_fork(before=lambda: time.sleep(60) if path.exists() else None)
+
+
+async def test_a_fork_server_that_is_busy_with_a_burst_is_not_killed_when_the_pool_closes() -> None:
+    p = pool(max_jobs=None, preload_fnc=forks_slowly)
+    with Watch(p) as watch:
+        await p.start()
+        handles = [p.submit(jobs.double, number) for number in range(100)]
+        await watch.until(lambda: p.stats().spawning > 20)
+        for handle in handles:
+            handle.cancel()
+        await soon(p.aclose(cancel=True))
+        assert not watch.logged("fork server")
+
+
+async def test_workers_that_nobody_wants_any_more_are_not_born() -> None:
+    p = pool(max_jobs=None, preload_fnc=forks_slowly)
+    with Watch(p) as watch:
+        await p.start()
+        handles = [p.submit(jobs.double, number) for number in range(500)]
+        await watch.until(lambda: p.stats().spawning > 20)
+        for handle in handles:
+            handle.cancel()
+        await soon(p.aclose(cancel=True))
+        assert p.stats().total_spawned < 100
+
+
+async def test_a_fork_server_that_does_not_answer_is_said_to_be_killed_once(tmp_path: Path) -> None:
+    stuck = tmp_path / "stuck"
+    p = pool(
+        num_idle_processes=0,
+        max_jobs=None,
+        preload_fnc=forks_no_more_while_the_file_exists,
+        user_arguments=os.fspath(stuck),
+    )
+    with Watch(p) as watch:
+        await p.start()
+        stuck.touch()
+        handles = [p.submit(jobs.double, number) for number in range(30)]
+        await watch.until(lambda: p.stats().spawning > 20)
+        for handle in handles:
+            handle.cancel()
+        await soon(p.aclose(cancel=True))
+        assert len(watch.logged("does not answer and is killed")) == 1
 
 
 # ── a program that does not want to hear of its children ─────────────────────
