@@ -44,6 +44,9 @@ START_METHODS: Final = ("forkserver", "spawn")
 # of seconds on a cold disk.
 SPAWN_TIMEOUT: Final = 60.0
 
+# A petabyte, and far under the largest number that a message carries.
+_MOST_PAYLOAD_MB: Final = 2**30
+
 
 @dataclass(frozen=True)
 class PerMode(Generic[T]):
@@ -199,8 +202,10 @@ class PoolOptions:
             raise OptionError("job_limits", self.job_limits, "a ResourceLimits, or None")
         for name in ("ping_interval", "ping_timeout", "high_ping_threshold", "max_payload_mb"):
             check_number(name, getattr(self, name), above=0.0)
-        if math.isinf(self.max_payload_mb):
-            raise OptionError("max_payload_mb", self.max_payload_mb, "a finite number")
+        if self.max_payload_mb > _MOST_PAYLOAD_MB:
+            raise OptionError(
+                "max_payload_mb", self.max_payload_mb, f"a number of at most {_MOST_PAYLOAD_MB}"
+            )
         if self.ping_timeout <= self.ping_interval:
             raise OptionError(
                 "ping_timeout", self.ping_timeout, f"more than ping_interval={self.ping_interval:g}"

@@ -118,6 +118,7 @@ class ProcessPool:
             SetupFailed: ``setup_fnc`` failed as often as is allowed.
             PreloadFailed: imports or ``preload_fnc`` failed.
             PicklingError, TypeError, AttributeError: a hook cannot travel.
+            OSError: no process or no descriptor for the fork server. Make another pool when there is.
             PoolClosed: a signal, or somebody else, closed it meanwhile, or before.
             RuntimeError: the pool was started before.
         """

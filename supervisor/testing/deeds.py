@@ -65,10 +65,10 @@ class Deed:
         ends: object = self.ends
         # A text is a collection as well, and an empty one would say that it never ends.
         if not isinstance(ends, (frozenset, set, list, tuple)) or not all(
-            isinstance(each, JobStatus) for each in ends
+            isinstance(each, JobStatus) and each.is_final for each in ends
         ):
             raise TypeError(
-                f"deed {self.name!r}: ends={ends!r}: expected a set of JobStatus, such as "
+                f"deed {self.name!r}: ends={ends!r}: expected a set of final JobStatus, such as "
                 "frozenset({JobStatus.FAILED}), empty if it never ends by itself"
             )
 

@@ -86,13 +86,14 @@ def test_what_is_no_deed_is_told_what_one_is(entrypoint: Any) -> None:
         "",
         None,
         {JobStatus.FAILED: True},
+        frozenset({JobStatus.RUNNING}),
     ],
 )
 def test_ends_that_are_no_set_of_statuses_are_refused_where_the_deed_is_made(ends: Any) -> None:
     with pytest.raises(TypeError) as caught:
         Deed("odd", print, ends=ends)
     assert str(caught.value) == (
-        f"deed 'odd': ends={ends!r}: expected a set of JobStatus, such as "
+        f"deed 'odd': ends={ends!r}: expected a set of final JobStatus, such as "
         "frozenset({JobStatus.FAILED}), empty if it never ends by itself"
     )
 

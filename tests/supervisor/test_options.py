@@ -55,7 +55,7 @@ BAD: dict[str, list[object]] = {
     "ping_timeout": [*NOT_A_POSITIVE_TIME, None, 2.5],
     "high_ping_threshold": [*NOT_A_POSITIVE_TIME, None],
     "multiprocessing_context": ["fork", "Spawn", "", None, 3],
-    "max_payload_mb": [*NOT_A_POSITIVE_TIME, None, math.inf],
+    "max_payload_mb": [*NOT_A_POSITIVE_TIME, None, math.inf, 2**30 + 1, 1e30],
     "capture_output": ["yes", 1, None],
     "log_level": ["LOUD", "", 10, b"INFO"],
     "http_proxy": [b"http://proxy", 8080],
