@@ -141,7 +141,10 @@ async def test_a_client_that_sends_its_head_byte_by_byte_gets_no_more_time(impat
             await asyncio.sleep(0.02)
 
     dripping = asyncio.ensure_future(drip())
-    assert await soon(reader.read(), 10) == b""
+    try:
+        assert await soon(reader.read(), 10) == b""
+    except ConnectionResetError:
+        pass  # a byte was on its way when the door was shut: that too is an end
     dripping.cancel()
     await asyncio.wait({dripping})
     writer.close()

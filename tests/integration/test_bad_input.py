@@ -292,7 +292,7 @@ async def test_a_server_runs_once() -> None:
         ({"room": "r", "metadata": {"a": 1}}, "metadata={'a': 1}: expected a string"),
         ({"room": "r", "job_id": ""}, "job_id='': expected"),
         ({"room": "r", "agent_name": "other"}, "agent_name='other': expected 'greeter'"),
-        ({"room": "r", "publishers": [3]}, "publishers=3: expected an identity"),
+        ({"room": "r", "publishers": [3]}, r"publishers\[0]=3: expected an identity"),
     ],
     ids=str,
 )

@@ -63,7 +63,7 @@ def raises() -> float:
     [
         pytest.param(raises, "load_fnc raised RuntimeError: no sensor", id="raises"),
         pytest.param(lambda: math.nan, "load_fnc returned nan", id="is not a number"),
-        pytest.param(lambda: 7.0, "load_fnc returned 7.0", id="is out of range"),
+        pytest.param(lambda: -7.0, "load_fnc returned -7.0", id="is out of range"),
         pytest.param(lambda: None, "load_fnc returned None", id="is nothing"),
         pytest.param(lambda: sys.exit(1), "load_fnc raised", id="exits"),
     ],
