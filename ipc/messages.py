@@ -31,6 +31,9 @@ from ipc.frames import HEADER, MAX_FRAME_BYTES, MAX_FRAME_DESCRIPTORS, encode_fr
 # and last lines; a megabyte of it would only fill the frame.
 MAX_TEXT: Final = 64 * 1024
 
+# Why a job ends, as its caller or the job itself gives it: it stands in each record of the end.
+MAX_REASON: Final = 1024
+
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     """Base of all messages: immutable, positional on the wire, tagged by its name."""

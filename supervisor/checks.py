@@ -16,7 +16,7 @@ from typing import Final
 from supervisor.errors import OptionError
 
 # An id stands in each message about its job, in each record of the log, and in the title of a process.
-LONGEST_ID: Final = 1024
+_LONGEST_ID: Final = 1024
 
 LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -73,8 +73,8 @@ def check_id(name: str, value: object) -> str:
     if value == "":
         raise OptionError(name, value, "text, or None for an id that is made up")
     text = check_text(name, value)
-    if len(text) > LONGEST_ID:
-        raise OptionError(name, f"{text[:40]}…", f"text of at most {LONGEST_ID} characters")
+    if len(text) > _LONGEST_ID:
+        raise OptionError(name, f"{text[:40]}…", f"text of at most {_LONGEST_ID} characters")
     return text
 
 

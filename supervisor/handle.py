@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Generator
-from typing import Any, Final, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
-from ipc.messages import cut
+from ipc.messages import MAX_REASON, cut
 from supervisor.errors import OptionError
 from supervisor.job import JobInfo, JobOutcome, JobStatus
 from supervisor.results import Parcel, open_parcel
@@ -20,9 +20,6 @@ from supervisor.results import Parcel, open_parcel
 T = TypeVar("T")
 
 logger = logging.getLogger("greenroom.job")
-
-# As long as the one that a job gives itself (child/answer.py): it stands in each record of the end.
-_REASON_TEXT: Final = 1024
 
 
 class JobHandle(Generic[T]):
@@ -103,7 +100,7 @@ class JobHandle(Generic[T]):
         """
         if not isinstance(reason, str):
             raise OptionError("reason", reason, "a string")
-        return not self.done() and self._cancel(self, cut(str.__str__(reason), _REASON_TEXT))
+        return not self.done() and self._cancel(self, cut(str.__str__(reason), MAX_REASON))
 
     def result(self) -> T:
         """Return what ``await`` would return, or raise what it would raise.

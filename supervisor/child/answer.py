@@ -15,13 +15,12 @@ import msgspec
 
 from ipc import fds
 from ipc.errors import PayloadTooLarge
-from ipc.messages import ErrorText, Finished, RunJob, cut
+from ipc.messages import MAX_REASON, ErrorText, Finished, RunJob, cut
 from supervisor import travel
 from supervisor.child.run import Ending
 from supervisor.errors import text_of
 
-# How long a reason and an error's message may be on the wire, in bytes.
-_REASON_TEXT: Final = 1024
+# How long an error's message may be on the wire, in characters.
 _MESSAGE_TEXT: Final = 8192
 
 
@@ -61,7 +60,7 @@ def answer(
     finished = Finished(
         job.job,
         status,
-        cut(ending.reason, _REASON_TEXT),
+        cut(ending.reason, MAX_REASON),
         payload,
         error,
         began_at,

@@ -34,7 +34,7 @@ _WORTH: Final = 0.9
 _SECONDS: Final = 3.0
 
 # Mappings that are looked through page by page are of so many bytes in all, the smallest first:
-# a million pages take a second.
+# so many take 16 ms.
 _MOST_SMALL: Final = 128 * 2**20
 
 

@@ -14,6 +14,7 @@ system call filter of a container, a low RLIMIT_MEMLOCK); then workers copy thei
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 import sys
@@ -32,7 +33,6 @@ _REGISTER_BUFFERS: Final = 0
 
 # A kernel before 5.13 takes no more at once.
 _MOST_BUFFERS: Final = 1024
-
 
 # struct iovec: where it begins and its length in bytes.
 _BUFFER: Final = struct.Struct("PN")
@@ -88,7 +88,7 @@ def _in_rows(pages: Iterable[int]) -> list[tuple[int, int]]:
 
 def _call(number: int, *arguments: Any) -> int:
     if sys.platform != "linux":
-        raise OSError(38, "io_uring is Linux's")  # ENOSYS
+        raise OSError(errno.ENOSYS, "io_uring is Linux's")
     libc = ctypes.CDLL(None, use_errno=True)
     returned: int = libc.syscall(ctypes.c_long(number), *arguments)
     if returned < 0:
